@@ -1,0 +1,149 @@
+"""What the balancer answers: decisions for the request at hand, effects for the shell to carry out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from lb.errors import Reason
+
+if TYPE_CHECKING:
+    from lb.replica import Replica
+    from lb.request import RequestInfo
+
+
+class Outcome(StrEnum):
+    """How one attempt at a replica ended. The label of the requests metric."""
+
+    OK = "ok"
+    CLIENT_CLOSED = "client_closed"
+    CLIENT_ERROR = "client_error"
+    """4xx from the replica, passed through; never a mark against it."""
+    OVERLOADED = "overloaded"
+    """429, or 503 with no sign of loading."""
+    LOADING = "loading"
+    """503 that says the model is still loading."""
+    SERVER_ERROR = "server_error"
+    """5xx from the replica."""
+    CONNECT_FAILED = "connect_failed"
+    CONNECT_TIMEOUT = "connect_timeout"
+    RESET = "reset"
+    """Closed or reset before its answer was complete."""
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    WRITE_STALLED = "write_stalled"
+    """The client stopped reading."""
+    TRUNCATED = "truncated"
+    """A stream that ended without its proper end."""
+    INVALID = "invalid"
+    """Not HTTP, or broken framing."""
+    ABORTED = "aborted"
+    """Ended by Tidegate: shutdown grace or drain deadline passed."""
+
+
+REPLICA_FAULTS = frozenset(
+    {
+        Outcome.SERVER_ERROR,
+        Outcome.CONNECT_FAILED,
+        Outcome.CONNECT_TIMEOUT,
+        Outcome.RESET,
+        Outcome.FIRST_BYTE_TIMEOUT,
+        Outcome.IDLE_TIMEOUT,
+        Outcome.TRUNCATED,
+        Outcome.INVALID,
+    }
+)
+"""Outcomes that count against the replica in passive health."""
+
+
+class TicketState(StrEnum):
+    QUEUED = "queued"
+    ROUTED = "routed"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One request's life in the balancer. Made by `offer`, ended exactly once by `finish` (or by a Rejected effect).
+
+    The shell writes only the three fields of the stream: `events`, `bytes_out`, `progress_at`; they are plain
+    attributes because they change with every chunk.
+    """
+
+    info: RequestInfo
+    state: TicketState
+    offered_at: float
+    replica: Replica | None = None
+    reason: str = ""
+    """Main reason of the routing decision in one word or two, for the access log."""
+    routed_at: float = 0.0
+    first_byte_at: float = 0.0
+    attempts: int = 0
+    excluded: tuple[str, ...] = ()
+    """Ids of replicas already tried."""
+    prompt_tokens: float = 0.0
+    """Estimate."""
+    cached_tokens: float = 0.0
+    """Estimate of prompt tokens that the chosen replica has in its prefix cache."""
+    output_tokens: float = 0.0
+    """Median estimate, all choices."""
+    predicted_s: float = 0.0
+    """Predicted time to the end of the answer, when routed."""
+    events: int = 0
+    """Stream events that were progress (comments and pings are not)."""
+    bytes_out: int = 0
+    progress_at: float = 0.0
+    owner: object | None = None
+    """The handler that waits for it; opaque to the core."""
+    core: object | None = None
+    """The balancer's own bookkeeping; opaque to the shell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Send it to `ticket.replica` now."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Wait: a Routed or Rejected effect for this ticket will come, unless `finish` is called first."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Answer it with `status`. As the effect of a queued ticket, `ticket` is set and already finished."""
+
+    reason: Reason
+    status: int
+    message: str
+    retry_after_s: float | None = None
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """End this routed request now with an error (drain deadline passed); the shell then calls `finish`."""
+
+    ticket: Ticket
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaChanged:
+    """A replica moved between states; for the log and the counters."""
+
+    replica_id: str
+    previous: str
+    current: str
+    reason: str
+
+
+Decision = Routed | Queued | Rejected
+Effect = Routed | Rejected | Abort | ReplicaChanged
+Effects = tuple[Effect, ...] | list[Effect]
+NO_EFFECTS: tuple[Effect, ...] = ()

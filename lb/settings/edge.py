@@ -1,0 +1,87 @@
+"""Settings of what surrounds the request path: replicas and where they come from, keys, the admin API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lb.settings.durations import Seconds
+from lb.settings.proxy import Section
+
+
+class BackendSettings(Section):
+    """Replicas listed in the policy."""
+
+    url: str
+    """http://host:port, with a path prefix if it has one."""
+    models: tuple[str, ...] = ()
+    """Models it serves; empty: ask it."""
+    runtime: str = "auto"
+    """vllm, sglang, tgi, triton, llamacpp, ollama, trtllm, lmdeploy, generic; auto: find out."""
+    zone: str | None = None
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """Relative speed, until it is measured."""
+    max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    metrics_url: str | None = None
+    """Where its metrics are, if not on the serving port."""
+    gpu_uuids: tuple[str, ...] = ()
+
+
+class FileSource(Section):
+    """Replicas from a YAML or JSON file that others write; watched."""
+
+    path: str
+    """A list of entries with the fields of `backends`, read again when it changes."""
+    interval_s: Annotated[Seconds, Field(gt=0)] = 1.0
+
+
+class DnsSource(Section):
+    """Replicas from DNS."""
+
+    name: str
+    """Name to resolve."""
+    type: Literal["A", "AAAA", "SRV"] = "A"
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of the replicas; SRV brings its own."""
+    tls: bool = False
+    models: tuple[str, ...] = ()
+    runtime: str = "auto"
+    interval_s: Annotated[Seconds, Field(gt=0)] = 5.0
+    """Between look-ups, if the records' TTL is not longer."""
+    keep_s: Annotated[Seconds, Field(ge=0)] = 300.0
+    """How long an answer without records leaves the last good set in place; failures leave it for ever."""
+    nameservers: tuple[str, ...] = ()
+    """IP or IP:port; empty: those of the system."""
+    max_records: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+    @model_validator(mode="after")
+    def _port(self) -> DnsSource:
+        if self.type != "SRV" and self.port is None:
+            raise ValueError(f"port is missing: {self.type} records carry none")
+        return self
+
+
+class KeySettings(Section):
+    """One API key."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    """Who it is; becomes the tenant and a metric label, never the key itself."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Hex SHA-256 of the key; `tidegate hash-key` makes it."""
+    priority: int = 0
+    """Priority of its requests: 0 normal, lower is more urgent."""
+    may_prioritize: bool = False
+    """Whether its clients may set their own priority."""
+    models: tuple[str, ...] = ()
+    """Models it may use; empty: all."""
+
+
+class AdminSettings(Section):
+    """Metrics, health, replicas, explain, reload: on an address of its own."""
+
+    listen: str = "127.0.0.1:9400"
+    """host:port; anything but loopback needs `token`."""
+    token: str | None = None
+    """Secret reference (`env:NAME` or `file:NAME`) that callers send as `Authorization: Bearer`. /metrics, /healthz and
+    /readyz are open without it."""
