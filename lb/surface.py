@@ -39,7 +39,7 @@ class Route:
     surface: SurfaceName
     methods: frozenset[str]
     generates: bool
-    """True where a request costs GPU time; False for lists and documents (`/v1/models`), which are routed at no cost."""
+    """True where a request costs GPU time; False for lists and documents, which are routed at no cost."""
     streams_by_path: bool = False
     """The path alone says that the reply is streamed (`/generate_stream`)."""
     model_in_path: str | None = None
