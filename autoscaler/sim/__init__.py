@@ -1,0 +1,1 @@
+"""A discrete-event model of a fleet; pure, driven by model time."""
