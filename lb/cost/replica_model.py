@@ -1,0 +1,135 @@
+"""Seconds that a replica takes: its prefill and its decode step, fitted online from what the proxy sees of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lb.cost.robust_fit import RobustFit
+from lb.settings import CostSettings
+
+_PREFILL_STEPS = 2.0
+"""A prompt's fixed cost in decode steps: the step it waits for and the one it ends in. Published fits have 1 to 6."""
+_QUADRATIC_RATIO = 7.7e-5
+"""c/b of a + b*n + c*n*n: 4.4e-9 over 5.7e-5 in the coefficients that vllm-router ships for its program scheduling;
+attention costs as much as the rest at 13,000 tokens."""
+_CONTEXT_RATIO = 1.33e-5
+"""Cost of one token of context in a decode step, in fixed step times: 1.42e-7 over 0.0106 in the same coefficients."""
+_DERATE_MIN = 0.05
+_NOISE_MIN = 0.1
+"""A mean over many gaps is steadier than one gap, but they share the moment they were taken in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Learned coefficients, seconds, at the speed that applies now (derating included)."""
+
+    prefill_fixed_s: float
+    prefill_s_per_token: float
+    prefill_s_per_token2: float
+    prefill_s_per_running: float
+    step_fixed_s: float
+    step_s_per_running: float
+    step_s_per_context_token: float
+    speed_ratio: float
+    """Full speed that remains, 1.0: not derated."""
+    first_tokens: int
+    """Observations behind the prefill coefficients."""
+    steps: int
+    """Observations behind the step coefficients."""
+
+
+class ReplicaModel:
+    """prefill_s = a + b*n + c*n*n + d*running;  step_s = a + b*running + c*context_tokens.
+
+    Starts from the settings' prior divided by the declared weight. Observations are taken back to full speed before
+    they are learned, so that `derate` can apply and lift a slow-down at once without teaching it.
+    """
+
+    __slots__ = (
+        "_pa", "_pb", "_pc", "_pd", "_prefill", "_prefill_prior", "_sa", "_sb", "_sc", "_slow", "_step", "_step_prior",
+    )  # fmt: skip
+
+    def __init__(self, settings: CostSettings, weight: float = 1.0) -> None:
+        per_token, step = settings.prefill_s_per_token / weight, settings.step_s / weight
+        per_running = settings.step_s_per_running / weight
+        self._prefill_prior = (_PREFILL_STEPS * step, per_token, per_token * _QUADRATIC_RATIO, per_running)
+        self._step_prior = (step, per_running, step * _CONTEXT_RATIO)
+        self._prefill = RobustFit()
+        self._step = RobustFit()
+        self._slow = 1.0
+        self._set_prefill()
+        self._set_step()
+
+    def prefill_s(self, tokens: float, running: float) -> float:
+        """Time to compute `tokens` uncached prompt tokens beside `running` requests in decode, nothing ahead of it."""
+        return self._pa + tokens * (self._pb + tokens * self._pc) + self._pd * running
+
+    def step_s(self, running: float, context_tokens: float) -> float:
+        """Time between two tokens of each of `running` requests that hold `context_tokens` tokens together."""
+        return self._sa + self._sb * running + self._sc * context_tokens
+
+    def learn_first_token(self, uncached_tokens: float, tokens_ahead: float, running: float, observed_s: float) -> None:
+        """Take in a time to first token. `tokens_ahead`: prompt tokens that the replica had to compute before these.
+
+        Leave out requests that waited for a slot in the runtime's queue: that wait is not the replica's speed.
+        """
+        if uncached_tokens < 0.0 or tokens_ahead < 0.0 or running < 0.0:
+            return
+        a, b, c, d = self._prefill_prior
+        tokens = uncached_tokens + tokens_ahead
+        if self._prefill.learn(
+            a, b * tokens, c * uncached_tokens * uncached_tokens, d * running, observed_s / self._slow
+        ):
+            self._set_prefill()
+
+    def learn_steps(self, running: float, context_tokens: float, mean_gap_s: float, n: int) -> None:
+        """Take in the mean gap over `n` tokens of one stream, with the average load of that time."""
+        if n < 1 or running < 0.0 or context_tokens < 0.0:
+            return
+        a, b, c = self._step_prior
+        noise = max(_NOISE_MIN, 1.0 / n)
+        if self._step.learn(a, b * running, c * context_tokens, 0.0, mean_gap_s / self._slow, noise):
+            self._set_step()
+
+    def derate(self, ratio: float) -> None:
+        """Speed that remains (0.6: throttled to 60 %), as known from elsewhere; 1.0 lifts it."""
+        self._slow = 1.0 / min(1.0, max(_DERATE_MIN, ratio))
+        self._set_prefill()
+        self._set_step()
+
+    @property
+    def coefficients(self) -> Coefficients:
+        return Coefficients(
+            self._pa, self._pb, self._pc, self._pd, self._sa, self._sb, self._sc,
+            1.0 / self._slow, self._prefill.observations, self._step.observations,
+        )  # fmt: skip
+
+    @property
+    def first_token_error(self) -> float:
+        """Mean absolute error of predicted times to first token, relative, recent; 0 before the first."""
+        return self._prefill.error
+
+    @property
+    def step_error(self) -> float:
+        """Mean absolute error of predicted step times, relative, recent; 0 before the first."""
+        return self._step.error
+
+    @property
+    def error(self) -> float:
+        """The larger of both errors."""
+        return max(self._prefill.error, self._step.error)
+
+    def _set_prefill(self) -> None:
+        fit, slow = self._prefill, self._slow
+        a, b, c, d = self._prefill_prior
+        self._pa, self._pb, self._pc, self._pd = (
+            fit.t0 * a * slow,
+            fit.t1 * b * slow,
+            fit.t2 * c * slow,
+            fit.t3 * d * slow,
+        )
+
+    def _set_step(self) -> None:
+        fit, slow = self._step, self._slow
+        a, b, c = self._step_prior
+        self._sa, self._sb, self._sc = fit.t0 * a * slow, fit.t1 * b * slow, fit.t2 * c * slow
