@@ -38,7 +38,7 @@ class Endpoint:
     metrics_url: str | None = None
     """Where its metrics are, if not on the serving port (Triton: another port)."""
     gpu_uuids: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default=_NO_LABELS, hash=False)
+    labels: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS, hash=False)
 
     @property
     def url(self) -> str:
