@@ -1,0 +1,12 @@
+"""The root of the policy file."""
+
+from __future__ import annotations
+
+from lb.settings import LbSettings, Section
+
+
+class Policy(Section):
+    """A Tidegate policy. Every part may be left out: what is not said has a default that works."""
+
+    lb: LbSettings = LbSettings()
+    """The load balancer: where it listens, which replicas it fronts, how it treats requests."""
