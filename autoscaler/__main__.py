@@ -1,0 +1,5 @@
+"""`python -m autoscaler` is `tidegate`."""
+
+from autoscaler.cli import main
+
+main()

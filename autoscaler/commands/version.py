@@ -1,0 +1,21 @@
+"""`tidegate version`: what to put into a bug report."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version as version_of
+
+import typer
+
+_PARTS = ("uvloop", "httptools", "aiohttp", "pydantic")
+"""Libraries whose version changes how the data plane behaves."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command("version")(version)
+
+
+def version() -> None:
+    """Print the versions to put into a bug report."""
+    parts = ", ".join(f"{name} {version_of(name)}" for name in _PARTS)
+    typer.echo(f"tidegate {version_of('tidegate')} (Python {platform.python_version()}, {parts})")
