@@ -104,10 +104,6 @@ class Replica:
     def idle_cache_blocks(self) -> int:
         return self._cache.idle_blocks
 
-    def cached_tokens(self, request_id: Hashable) -> int:
-        """Prompt tokens of a submitted request that the prefix cache spared; 0 before it is admitted."""
-        return self._jobs[request_id].cached_tokens
-
     def generated_tokens(self, request_id: Hashable, now: float) -> int:
         """Tokens that a submitted, unfinished request has by `now`."""
         job = self._jobs[request_id]
@@ -318,7 +314,7 @@ class Replica:
                 self._decoding -= 1
                 self._leave(job)
                 del self._jobs[job.request.id]
-                self._events.append(ReplicaEvent(EventKind.FINISHED, job.request.id, at))
+                self._events.append(ReplicaEvent(EventKind.FINISHED, job.request.id, at, job.cached_tokens))
 
     def _prefill(self, job: _Job, size: int, at: float) -> None:
         job.prefill_left -= size
@@ -339,7 +335,7 @@ class Replica:
         job.finish_clock = self._clock + request.output_tokens - 1
         self._seq += 1
         heappush(self._finishing, (job.finish_clock, self._seq, job))
-        self._events.append(ReplicaEvent(EventKind.FIRST_TOKEN, request.id, at))
+        self._events.append(ReplicaEvent(EventKind.FIRST_TOKEN, request.id, at, job.cached_tokens))
 
     def _admit(self) -> None:
         waiting = self._waiting

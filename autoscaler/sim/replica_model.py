@@ -58,6 +58,8 @@ class ReplicaEvent(NamedTuple):
     request_id: Hashable
     at_s: float
     """When it happened; never later than the `now` of the call that returns it."""
+    cached_tokens: int
+    """Prompt tokens that the prefix cache spared."""
 
 
 class PromptTooLongError(ValueError):
