@@ -24,6 +24,8 @@ class Outcome(StrEnum):
     """429, or 503 with no sign of loading."""
     LOADING = "loading"
     """503 that says the model is still loading."""
+    TERMINATING = "terminating"
+    """A 5xx that says that the replica is shutting down, whatever its health endpoint says."""
     SERVER_ERROR = "server_error"
     """5xx from the replica."""
     CONNECT_FAILED = "connect_failed"
@@ -44,6 +46,7 @@ class Outcome(StrEnum):
 
 REPLICA_FAULTS = frozenset(
     {
+        Outcome.TERMINATING,
         Outcome.SERVER_ERROR,
         Outcome.CONNECT_FAILED,
         Outcome.CONNECT_TIMEOUT,

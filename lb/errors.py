@@ -55,6 +55,8 @@ class ProxyError(Exception):
         self.message = message
         self.retry_after_s = retry_after_s
         self.close = close
+        self.surface: str | None = None
+        """The surface in whose shape the error is told, once it is known."""
 
 
 class SettingsError(Exception):

@@ -54,10 +54,8 @@ class LimitSettings(Section):
     """Largest head of a replica's reply; larger gets 502."""
     response_headers: Annotated[int, Field(ge=10, le=2000)] = 256
     """Most header fields of a replica's reply; more gets 502."""
-    pipelined: Annotated[int, Field(ge=1, le=1000)] = 32
-    """Requests that one connection may send ahead of their answers; reading stops beyond."""
     connections: Annotated[int, Field(ge=1)] = 20_000
-    """Client connections at once; beyond, new ones wait in the kernel's backlog."""
+    """Client connections at once; beyond, new ones are answered 503 and closed."""
 
 
 class TimeoutSettings(Section):

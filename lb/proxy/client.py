@@ -1,0 +1,419 @@
+"""One client's connection: requests in, replies out, strictly in order."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntEnum
+from typing import TYPE_CHECKING, cast
+
+from lb.errors import ProxyError, Reason
+from lb.proxy.deadlines import NEVER
+from lb.proxy.head import ChunkedBody, Head, HeadReader
+from lb.proxy.intake import Arrival, admit, forwarded_lines
+from lb.proxy.kernel import reset, unsent_bytes
+from lb.proxy.record import refusal
+from lb.proxy.reply import CONTINUE, own_reply
+from lb.request import SurfaceName
+from lb.surfaces import SURFACES
+
+if TYPE_CHECKING:
+    from lb.proxy.context import ProxyContext
+    from lb.proxy.exchange import Exchange
+
+_AHEAD_BYTES = 65_536
+"""Bytes of pipelined requests held while one is in progress; reading stops beyond."""
+_LINGER_S = 1.0
+"""How long a refused client may go on sending before its connection is closed under it: closing at once would reset
+the connection and with it the error that explains the refusal."""
+_LINGER_BYTES = 65_536
+
+
+class _State(IntEnum):
+    HEAD = 0
+    BODY = 1
+    BUSY = 2
+    """A request is in progress; what arrives belongs to the next."""
+    UPLOAD = 3
+    """A request is in progress and its body still arrives."""
+    TUNNEL = 4
+    CLOSING = 5
+
+
+class ClientConnection(asyncio.Protocol):
+    """One client connection. Reads one request at a time; bytes of further ones wait in `_buffer`."""
+
+    def __init__(self, context: ProxyContext) -> None:
+        self._context = context
+        self._reader = HeadReader(context.settings.limits, context.watched)
+        self._state = _State.HEAD
+        self._buffer = bytearray()
+        self._head: Head | None = None
+        self._arrival: Arrival | None = None
+        self._exchange: Exchange | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._chunked: ChunkedBody | None = None
+        self._window_bytes = 0
+        self._unsent: int | None = None
+        self._paused = False
+        self._forwarded = b""
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.address = ""
+        self.peer = ""
+        self.tls = False
+        self.http11 = True
+        self.tunnelling = False
+        self.upload_began = False
+        self.received_at = 0.0
+        """When the request in progress was complete (or large enough to be routed)."""
+        self.deadline_at = NEVER
+        self.bucket = 0
+
+    # asyncio's callbacks -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        context = self._context
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = self.address = peer[0] if isinstance(peer, tuple) else "local"
+        self.tls = transport.get_extra_info("ssl_object") is not None
+        context.connections.add(self)
+        context.observer.connections(1)
+        if len(context.connections) > context.settings.limits.connections or context.draining:
+            self._refuse(ProxyError(Reason.QUEUE_FULL, 503, "too many connections", retry_after_s=1, close=True))
+            return
+        self.transport.set_write_buffer_limits(high=context.settings.limits.stream_buffer_bytes)
+        self._set_deadline(context.settings.timeouts.head_s)
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        try:
+            if state == _State.HEAD:
+                if self._buffer:
+                    self._buffer += data
+                    data = bytes(self._buffer)
+                    self._buffer.clear()
+                    self._read_head(data, first=False)
+                else:
+                    self._read_head(data, first=True)
+            elif state == _State.BODY:
+                self._read_body(data)
+            elif state == _State.BUSY:
+                self._buffer += data
+                if len(self._buffer) > _AHEAD_BYTES:
+                    self.reading(False)
+            elif state == _State.UPLOAD:
+                self._read_upload(data)
+            elif state == _State.TUNNEL:
+                assert self._exchange is not None
+                self._exchange.tunnel_upload(data)
+            else:
+                self._window_bytes += len(data)
+                if self._window_bytes > _LINGER_BYTES:
+                    self.transport.abort()
+        except ProxyError as error:
+            self._refuse(error)
+
+    def eof_received(self) -> bool:
+        waits = self._context.settings.forwarding.half_close == "wait"
+        return waits and self._state in (_State.BUSY, _State.CLOSING)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        context = self._context
+        self.deadline_at = NEVER
+        self._state = _State.CLOSING
+        context.connections.discard(self)
+        context.observer.connections(-1)
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.client_gone()
+        elif self._arrival is not None:
+            self._arrival = None
+            context.observer.refused(Reason.REQUEST_TIMEOUT)
+
+    def pause_writing(self) -> None:
+        context = self._context
+        self._unsent = unsent_bytes(self.transport)
+        self._set_deadline(context.settings.timeouts.write_stall_s)
+        if self._exchange is not None:
+            self._exchange.client_writable(False)
+
+    def resume_writing(self) -> None:
+        self._unsent = None
+        self.deadline_at = NEVER
+        if self._exchange is not None:
+            self._exchange.client_writable(True)
+
+    def on_deadline(self, now: float) -> None:
+        context = self._context
+        if self._unsent is not None:
+            self._on_write_stall(now)
+        elif self._state == _State.HEAD:
+            if self._buffer:
+                self._refuse(
+                    ProxyError(Reason.REQUEST_TIMEOUT, 408, "the request head did not arrive in time", close=True)
+                )
+            else:
+                self.transport.close()
+        elif self._state in (_State.BODY, _State.UPLOAD):
+            timeouts = context.settings.timeouts
+            if self._window_bytes >= timeouts.body_rate_bytes_s * timeouts.body_s:
+                self._window_bytes = 0
+                context.deadlines.set(self, now + timeouts.body_s)
+            else:
+                self._refuse(
+                    ProxyError(Reason.REQUEST_TIMEOUT, 408, "the request body did not arrive in time", close=True)
+                )
+        elif self._state == _State.CLOSING:
+            self.transport.abort()
+
+    # reading a request ---------------------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes, first: bool) -> None:
+        if data.startswith(b"\r\n"):
+            data = data[2:]  # RFC 9112 2.2: one empty line before a request is ignored
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._reader.check_partial(data)
+            self._buffer += data
+            if first:  # absolute from the first byte on: a trickle gains nothing
+                self._set_deadline(self._context.settings.timeouts.head_s)
+            return
+        self._head = None
+        head = self._head = self._reader.read(data[: end + 4])
+        self.http11 = head.http11
+        self.tunnelling = self.upload_began = False
+        rest = data[end + 4 :]
+        arrival = admit(self._context, self, head)
+        if isinstance(arrival, bytes):
+            self._answer(head, arrival, rest)
+            return
+        self._arrival = arrival
+        length = head.content_length
+        if length <= 0 and not head.chunked:
+            self._buffer += rest
+            self._start(b"", uploading=False)
+        elif 0 < length <= len(rest) and length <= self._context.settings.limits.buffer_bytes:
+            if len(rest) > length:
+                self._buffer += rest[length:]
+                rest = rest[:length]
+            self._start(rest, uploading=False)
+        else:
+            self._expect_body(head, rest)
+
+    def _expect_body(self, head: Head, rest: bytes) -> None:
+        if head.expect_continue and not rest:
+            self.transport.write(CONTINUE)
+        self._state = _State.BODY
+        self._body = []
+        self._body_bytes = self._window_bytes = 0
+        self._chunked = None
+        if head.chunked:
+            self._chunked = self._reader.body = ChunkedBody(self._context.settings.limits.body_bytes)
+        self._set_deadline(self._context.settings.timeouts.body_s)
+        if rest:
+            self._read_body(rest)
+
+    def _take_body(self, data: bytes) -> tuple[bytes, bool]:
+        """Account for received bytes; returns the body's part of them and whether the body is complete."""
+        assert self._arrival is not None
+        self._window_bytes += len(data)
+        if self._chunked is None:
+            missing = self._arrival.head.content_length - self._body_bytes
+            if len(data) > missing:
+                self._buffer += data[missing:]
+                data = data[:missing]
+            self._body_bytes += len(data)
+            return data, self._body_bytes == self._arrival.head.content_length
+        body = self._chunked
+        self._reader.feed_chunked(data)
+        body.check(len(data))
+        self._body_bytes = body.size_bytes
+        if body.complete:
+            self._reader.body = None
+            if body.overrun:
+                self._arrival.head.keep_alive = False  # where the next request starts is not known any more
+        return body.take(), body.complete
+
+    def _read_body(self, data: bytes) -> None:
+        piece, complete = self._take_body(data)
+        self._body.append(piece)
+        if complete or self._body_bytes > self._context.settings.limits.buffer_bytes:
+            body = b"".join(self._body)
+            self._body = []
+            self._start(body, uploading=not complete)
+
+    def _start(self, body: bytes, uploading: bool) -> None:
+        arrival, self._arrival = self._arrival, None
+        assert arrival is not None
+        context = self._context
+        self._state = _State.UPLOAD if uploading else _State.BUSY
+        now = self.received_at = context.loop.time()
+        if uploading:
+            self._arrival = arrival
+            self.reading(False)  # until a replica is chosen and asks for more
+        if self._unsent is None:
+            self.deadline_at = NEVER
+        exchange = self._exchange = arrival.exchange(context, self, body, uploading)
+        exchange.begin(now)
+
+    def upload_wanted(self) -> None:
+        """A replica was chosen for a body that is still arriving."""
+        self.upload_began = True
+        self._window_bytes = 0
+        self._set_deadline(self._context.settings.timeouts.body_s)
+        self.reading(True)
+
+    def _read_upload(self, data: bytes) -> None:
+        exchange = self._exchange
+        assert exchange is not None
+        piece, complete = self._take_body(data)
+        exchange.upload(piece)
+        if complete:
+            self._state = _State.BUSY
+            self._arrival = None
+            self.deadline_at = NEVER
+            exchange.upload_done()
+
+    # answers -------------------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def own_reply(
+        self, status: int, body: bytes, request_id: str, close: bool, retry_after_s: float | None, head_only: bool
+    ) -> None:
+        """Answer the request in progress with a reply of our own, and go on to the next."""
+        self.transport.write(
+            own_reply(
+                status, body, request_id=request_id, close=close, retry_after_s=retry_after_s, head_only=head_only
+            )
+        )
+        self.exchange_done(close)
+
+    def exchange_done(self, close: bool) -> None:
+        """The reply is written: read the next request, or close."""
+        self._exchange = None
+        if self._state == _State.CLOSING:
+            return
+        if close or self._context.draining:
+            self._close_lingering() if self._state == _State.UPLOAD else self.close_after_flush()
+            return
+        context = self._context
+        self._state = _State.HEAD
+        if self._paused:
+            self.reading(True)
+        if self._buffer:
+            self._set_deadline(context.settings.timeouts.head_s)
+            data = bytes(self._buffer)
+            self._buffer.clear()
+            # Not at once: a client that pipelines without end must not keep the loop from others.
+            context.loop.call_soon(self._resume, data)
+        elif self._unsent is None:
+            self._set_deadline(context.settings.timeouts.keep_alive_s)
+
+    def _resume(self, data: bytes) -> None:
+        if self._state == _State.HEAD:
+            rest = bytes(self._buffer)
+            self._buffer.clear()
+            try:
+                self._read_head(data + rest, first=True)
+            except ProxyError as error:
+                self._refuse(error)
+
+    def _answer(self, head: Head, reply: bytes, rest: bytes) -> None:
+        """Send a local answer to a request that needs no replica."""
+        self.transport.write(reply)
+        self._state = _State.BUSY
+        if head.content_length > 0 or head.chunked or not head.keep_alive:
+            self._close_lingering()  # its body, if any, is not read
+            return
+        self._buffer += rest
+        self.exchange_done(False)
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Answer bytes that are no good request, and close: what follows them cannot be told apart."""
+        context = self._context
+        exchange, self._exchange = self._exchange, None
+        head, self._head = self._head, None
+        self._arrival = None
+        if exchange is not None:
+            started = exchange.relay.started
+            exchange.client_gone()
+            if started:
+                self.transport.abort()
+                return
+        elif head is not None:
+            context.observer.finished(refusal(error, head, self.address))
+        else:
+            context.observer.refused(error.reason)
+        surface = SURFACES[SurfaceName(error.surface or SurfaceName.OTHER)]
+        body = surface.error_body(error.status, error.reason, str(error))
+        self.transport.write(own_reply(error.status, body, close=True, retry_after_s=error.retry_after_s))
+        self._close_lingering()
+
+    # closing -------------------------------------------------------------------------------------------------------
+
+    def close_after_flush(self) -> None:
+        self._state = _State.CLOSING
+        self.transport.close()
+
+    def _close_lingering(self) -> None:
+        self._state = _State.CLOSING
+        self._buffer.clear()
+        self._window_bytes = 0
+        if self.transport.is_closing():
+            return
+        self.reading(True)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._set_deadline(_LINGER_S)
+        else:
+            self.transport.close()
+
+    def reset(self) -> None:
+        """Close with a reset, after what the kernel has taken."""
+        self._state = _State.CLOSING
+        reset(self.transport)
+
+    def drain(self) -> None:
+        """The proxy stops: an idle connection is closed, a busy one after its reply."""
+        if self._state == _State.HEAD and not self._buffer:
+            self.close_after_flush()
+
+    # backpressure --------------------------------------------------------------------------------------------------
+
+    def reading(self, on: bool) -> None:
+        if on and self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+        elif not on and not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _on_write_stall(self, now: float) -> None:
+        unsent = unsent_bytes(self.transport)
+        if self._unsent is not None and unsent < self._unsent:
+            self._unsent = unsent
+            self._context.deadlines.set(self, now + self._context.settings.timeouts.write_stall_s)
+            return
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_gone(stalled=True)
+        self.transport.abort()
+
+    def _set_deadline(self, delay_s: float) -> None:
+        self._context.deadlines.set(self, self._context.loop.time() + delay_s)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the client does not keep up with its replies."""
+        return self._unsent is not None
+
+    def forwarded_lines(self, head: Head) -> bytes:
+        """X-Forwarded-* for the replica."""
+        if head.forwarded:
+            return forwarded_lines(self.peer, self.tls, head, self._context.settings.forwarding.trusted_proxies)
+        if not self._forwarded:
+            self._forwarded = forwarded_lines(self.peer, self.tls, head, ())
+        return self._forwarded

@@ -1,0 +1,102 @@
+"""What all connections of one proxy share."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from typing import TYPE_CHECKING
+
+from lb.auth import Authenticator
+from lb.endpoint import Endpoint
+from lb.gateway import Gateway
+from lb.paths import PathTable
+from lb.proxy.deadlines import Deadlines
+from lb.proxy.observer import Observer
+from lb.proxy.upstream import ReplicaPool
+from lb.settings import LbSettings
+
+if TYPE_CHECKING:
+    from lb.proxy.client import ClientConnection
+    from lb.proxy.exchange import Exchange
+
+
+class ProxyContext:
+    """Settings, pools and registers; replaced piecewise on reload, so connections read them anew for each request."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        settings: LbSettings,
+        observer: Observer,
+        authenticator: Authenticator,
+        upstream_key: str | None,
+    ) -> None:
+        self.gateway = gateway
+        self.balancer = gateway.balancer
+        self.loop: asyncio.AbstractEventLoop = gateway.loop
+        self.observer = observer
+        self.deadlines = Deadlines(self.loop)
+        self.connections: set[ClientConnection] = set()
+        self.exchanges: set[Exchange] = set()
+        self.draining = False
+        self.idle = asyncio.Event()
+        """Set while no request is in progress."""
+        self.idle.set()
+        self._pools: dict[str, ReplicaPool] = {}
+        self._upstream_tls: ssl.SSLContext | None = None
+        self._id_prefix = secrets.token_hex(6)
+        self._ids = 0
+        self.configure(settings, authenticator, upstream_key)
+
+    def configure(self, settings: LbSettings, authenticator: Authenticator, upstream_key: str | None) -> None:
+        """Use new settings for requests that begin from now on."""
+        self.settings = settings
+        self.authenticator = authenticator
+        self.paths = PathTable(settings.paths)
+        admission = settings.admission
+        names = (settings.routing.session_header, admission.deadline_header, admission.priority_header)
+        self.watched = tuple(name for name in names if name is not None)
+        self.session_header, self.deadline_header, self.priority_header = (
+            name.lower().encode() if name is not None else None for name in names
+        )
+        mode = settings.forwarding.upstream_authorization
+        self.forward_authorization = mode == "forward"
+        self.authorization_line = b""
+        if mode == "replace" and upstream_key is not None:
+            self.authorization_line = b"Authorization: Bearer %b\r\n" % upstream_key.encode()
+
+    def next_id(self) -> str:
+        """A request id that is unique over processes and restarts."""
+        self._ids += 1
+        return f"{self._id_prefix}-{self._ids:x}"
+
+    def pool(self, endpoint: Endpoint) -> ReplicaPool:
+        """The connections to a replica; made anew when discovery changed where the replica is."""
+        pool = self._pools.get(endpoint.id)
+        if pool is None or pool.endpoint is not endpoint:
+            if pool is not None:
+                pool.close()
+            pool = ReplicaPool(
+                endpoint, self.loop, self.deadlines, self.settings.limits, self.settings.timeouts, self.upstream_tls
+            )
+            self._pools[endpoint.id] = pool
+        return pool
+
+    def keep_pools(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Close the idle connections to replicas that are gone."""
+        wanted = {endpoint.id for endpoint in endpoints}
+        for replica_id in [replica_id for replica_id in self._pools if replica_id not in wanted]:
+            self._pools.pop(replica_id).close()
+
+    def upstream_tls(self) -> ssl.SSLContext:
+        """Verifies replicas against the system's authorities; read once, as that takes 20 ms."""
+        if self._upstream_tls is None:
+            self._upstream_tls = ssl.create_default_context()
+        return self._upstream_tls
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+        self.deadlines.close()

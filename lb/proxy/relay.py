@@ -1,0 +1,126 @@
+"""A reply on its way to the client: framing, the watch on a stream's end, and how it is cut so that it shows."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from lb.errors import Reason
+from lb.proxy.reply import LAST_CHUNK, reply_head
+from lb.request import RequestInfo, Usage
+from lb.surface import StreamEnd, StreamFormat, Surface
+from lb.surfaces.progress import events_in
+
+if TYPE_CHECKING:
+    from lb.proxy.client import ClientConnection
+    from lb.proxy.upstream import UpstreamConnection
+
+_TAIL_BYTES = 16_384
+"""Enough for the last events of a stream and for the usage at the end of a document."""
+_TAIL_READS = 6
+"""The last content, the usage and `[DONE]` may come in a read each, with pings between them."""
+_DONE = b"data: [DONE]"
+_STREAM_TYPES = {b"text/event-stream": StreamFormat.SSE, b"application/x-ndjson": StreamFormat.NDJSON}
+
+
+class Relay:
+    """Passes one reply on. Nothing is buffered here beyond the head and a tail of 16 KiB."""
+
+    __slots__ = (
+        "_chunked", "_client", "_held_head", "_info", "_measured", "_surface", "_tail", "close", "events_in",
+        "started", "streaming",
+    )  # fmt: skip
+
+    def __init__(self, client: ClientConnection, surface: Surface, info: RequestInfo) -> None:
+        self._client = client
+        self._surface = surface
+        self._info = info
+        self.started = False
+        """Whether the head is decided on: no other replica can be tried any more."""
+        self.streaming = False
+        """Whether the reply is a stream of events that can be read."""
+        self.close = False
+        self.events_in = events_in
+        self._chunked = False
+        self._measured = False
+        self._held_head = b""
+        self._tail: deque[bytes] = deque(maxlen=_TAIL_READS)
+
+    def start(self, connection: UpstreamConnection, request_id: str, close: bool, head_only: bool) -> None:
+        """Fix the head; it goes out with the first bytes of the body."""
+        self.started = True
+        status, length = connection.status, connection.content_length
+        if status in (204, 304) or head_only:
+            framing = b"content-length: %d\r\n" % length if length >= 0 and status != 204 else b""
+            self._measured = True
+        elif length >= 0:
+            framing = b"content-length: %d\r\n" % length
+            self._measured = True
+        elif self._client.http11:
+            framing = b"transfer-encoding: chunked\r\n"
+            self._chunked = True
+        else:
+            framing = b""
+            close = True
+        self.close = close
+        kept = connection.kept
+        if status == 200 and b"content-encoding" not in kept:
+            media_type = kept.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            self.streaming = media_type in _STREAM_TYPES
+        self._held_head = reply_head(status, connection.reason, connection.lines, framing, request_id, close)
+
+    def start_tunnel(self, connection: UpstreamConnection, request_id: str) -> None:
+        self.started = True
+        framing = b"connection: Upgrade\r\nupgrade: websocket\r\n"
+        self._client.write(reply_head(101, connection.reason, connection.lines, framing, request_id, False))
+
+    def truncated_by(self, body: bytes, complete: bool) -> bool:
+        """Whether these bytes would end a stream cleanly that is not complete; they must then not be passed on.
+
+        Remembers the tail of the reply as it goes.
+        """
+        if body:
+            self._tail.append(body if len(body) <= _TAIL_BYTES else body[-_TAIL_BYTES:])
+        if not self.streaming or not (complete or _DONE in body):
+            return False
+        if self._surface.stream_end(self._joined_tail()) is not StreamEnd.TRUNCATED:
+            return False
+        before, mark, _ = body.partition(_DONE)
+        if before:
+            self.pass_on(before, complete=False)
+        return True
+
+    def pass_on(self, body: bytes, complete: bool) -> None:
+        """Send bytes of the reply, framed for the client."""
+        head, self._held_head = self._held_head, b""
+        if not self._chunked:
+            if head or body:
+                self._client.write(head + body)
+        elif complete:
+            self._client.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body) if body else head + LAST_CHUNK)
+        elif body:
+            self._client.write(b"%b%x\r\n%b\r\n" % (head, len(body), body))
+
+    def cut(self, reason: Reason, message: str) -> None:
+        """End a reply that has begun in a way that no client can take for its proper end."""
+        event = b""
+        if self.streaming and not self._measured:
+            event = self._surface.error_event(reason, message)
+            if self._tail and not self._tail[-1].endswith(b"\n"):
+                event = b"\n\n" + event
+        head, self._held_head = self._held_head, b""
+        if event and self._chunked:
+            event = b"%x\r\n%b\r\n" % (len(event), event)
+        if head or event:
+            self._client.write(head + event)
+        if self._chunked or self._measured:
+            self._client.close_after_flush()
+        else:
+            self._client.reset()  # only a reset tells a reader of a reply without length that there was more
+
+    def usage(self) -> Usage | None:
+        """What the runtime said it has counted."""
+        return self._surface.read_usage(self._joined_tail())
+
+    def _joined_tail(self) -> bytes:
+        return b"".join(self._tail)[-_TAIL_BYTES:]

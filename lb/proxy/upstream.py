@@ -1,0 +1,360 @@
+"""Connections to replicas: one request at a time on each, kept alive in a pool per replica."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from typing import TYPE_CHECKING, Protocol, cast
+
+import httptools
+
+from lb.effects import Outcome
+from lb.endpoint import Endpoint
+from lb.proxy.deadlines import NEVER, Deadlines
+from lb.settings import LimitSettings, TimeoutSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_DROPPED = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"te", b"trailer", b"upgrade",
+        b"transfer-encoding", b"content-length", b"x-request-id",
+    }
+)  # fmt: skip
+_KEPT = frozenset({b"content-type", b"content-encoding", b"retry-after"})
+_INTERIM_MAX = 16
+"""Interim (1xx) replies to one request; more is a fault of the replica."""
+_IDLE_MAX = 512
+"""Idle connections kept per replica: about twice what one replica serves at once."""
+_OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Exchange(Protocol):
+    """The request that a connection works for."""
+
+    def response_data(self, connection: UpstreamConnection, head: bool, body: bytes, complete: bool) -> None:
+        """Part of the reply: `head` on the first call (its fields are on the connection), then body bytes."""
+
+    def upstream_lost(self, connection: UpstreamConnection, outcome: Outcome) -> None:
+        """The connection failed before the reply was complete."""
+
+    def upstream_writable(self, writable: bool) -> None:
+        """The connection's send buffer is full, or has room again."""
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """The connection asked for is there."""
+
+    def connect_failed(self, outcome: Outcome, reason: str) -> None:
+        """It could not be had."""
+
+    def tunnel_data(self, data: bytes) -> None:
+        """Bytes of an upgraded connection."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a replica, and the reply that is being read from it."""
+
+    def __init__(self, pool: ReplicaPool) -> None:
+        self._pool = pool
+        self.endpoint = pool.endpoint
+        self._parser = httptools.HttpResponseParser(self)
+        self._parts: list[bytes] = []
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self.exchange: Exchange | None = None
+        self.reused = False
+        self.paused = False
+        self.deadline_at = NEVER
+        self.bucket = 0
+        self._closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self.status = 0
+        self.reason = b""
+        self.lines: list[bytes] = []
+        self.kept: dict[bytes, bytes] = {}
+        self.content_length = -1
+        self.received_bytes = 0
+        self.close_framed = False
+        """The reply has no length of its own: it ends with the connection."""
+        self.upgraded = False
+        self._no_body = False
+        self._keep_alive = False
+        self._head_done = False
+        self._complete = False
+        self._extra = False
+        self._chunked = False
+        self._nominated: bytes | None = None
+        self._interim = 0
+        self._headers = 0
+
+    # what an exchange does -----------------------------------------------------------------------------------------
+
+    def send(self, exchange: Exchange, data: bytes, *, no_body: bool, deadline_at: float) -> None:
+        """Send a request (or its beginning). `no_body`: the reply has none (HEAD)."""
+        self.exchange = exchange
+        self._no_body = no_body
+        self._pool.deadlines.set(self, deadline_at)
+        self.transport.write(data)
+
+    def pause(self) -> None:
+        """Stop reading the reply: its reader does not keep up."""
+        if not self.paused and not self._closed:
+            self.paused = True
+            self.deadline_at = NEVER
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.paused and not self._closed:
+            self.paused = False
+            self._pool.deadlines.set(self, self._pool.loop.time() + self._pool.timeouts.idle_s)
+            self.transport.resume_reading()
+
+    def release(self, reusable: bool) -> None:
+        """The exchange is over: keep the connection for the next, or close it."""
+        self.exchange = None
+        if not reusable or self._closed or self._extra or not self._keep_alive or self._no_body or self.paused:
+            self.abort()
+            return
+        self._reset()
+        self.reused = True
+        self._pool.put(self)
+
+    def abort(self) -> None:
+        """Close at once, without waiting for anything unsent."""
+        self.exchange = None
+        self.deadline_at = NEVER
+        if not self._closed and self.transport is not None:
+            self._closed = True
+            self.transport.abort()
+
+    @property
+    def usable(self) -> bool:
+        return not self._closed and not self.transport.is_closing()
+
+    # asyncio's callbacks -------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self._pool.forget(self)  # bytes that nobody asked for would become the next client's reply
+            self.abort()
+            return
+        if self.upgraded:
+            exchange.tunnel_data(data)
+            return
+        pool = self._pool
+        self.deadline_at = pool.loop.time() + pool.timeouts.idle_s
+        self.received_bytes += len(data)
+        had_head = self._head_done
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self._fail(Outcome.INVALID)
+            return
+        if not self._head_done:
+            if self.received_bytes > pool.limits.response_head_bytes:
+                self._fail(Outcome.INVALID)
+            return
+        parts = self._parts
+        if not parts:
+            body = b""
+        else:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+        exchange.response_data(self, not had_head, body, self._complete)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        self.deadline_at = NEVER
+        exchange = self.exchange
+        if exchange is None:
+            self._pool.forget(self)
+            return
+        if self.close_framed and exc is None and not self._complete:
+            self._complete = True
+            self._keep_alive = False
+            exchange.response_data(self, False, b"", True)
+            return
+        self.exchange = None
+        exchange.upstream_lost(self, Outcome.RESET)
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_writable(False)
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.upstream_writable(True)
+
+    def on_deadline(self, now: float) -> None:
+        """Idle in the pool for too long, or a reply that does not come."""
+        if self.exchange is None:
+            self._pool.forget(self)
+            self.abort()
+        else:
+            self._fail(Outcome.IDLE_TIMEOUT if self._head_done else Outcome.FIRST_BYTE_TIMEOUT)
+
+    # llhttp's callbacks --------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._extra = True
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason = reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head_done:
+            return  # a trailer: dropped
+        self._headers += 1
+        if self._headers > self._pool.limits.response_headers:
+            raise ValueError("too many headers")
+        lower = name.lower()
+        if lower in _DROPPED:
+            if lower == b"content-length":
+                self.content_length = int(value)
+            elif lower == b"connection":
+                self._nominated = value
+            elif lower == b"transfer-encoding":
+                if self._chunked or value.strip().lower() != b"chunked":
+                    raise ValueError("a transfer encoding that is not chunked")
+                self._chunked = True
+            return
+        if lower in _KEPT:
+            self.kept[lower] = value
+        self.lines.append(b"%b: %b\r\n" % (name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200 and status != 101:
+            self._interim += 1
+            if self._interim > _INTERIM_MAX:
+                raise ValueError("too many interim replies")
+            self.lines.clear()
+            self.kept.clear()
+            self._headers = 0
+            return
+        self.status = status
+        self._keep_alive = self._parser.should_keep_alive()
+        self._head_done = True
+        if self._nominated is not None and self._nominated.lower() not in (b"keep-alive", b"close"):
+            drop = {token.strip().lower() for token in self._nominated.split(b",")}
+            self.lines = [line for line in self.lines if line.partition(b":")[0].lower() not in drop]
+        bodyless = self._no_body or status in (204, 304)
+        if self._no_body:
+            self._complete = True  # llhttp would wait for the body that the headers speak of
+        self.close_framed = not bodyless and not self._chunked and self.content_length < 0
+
+    def on_body(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._head_done:
+            self._complete = True
+
+    # ---------------------------------------------------------------------------------------------------------------
+
+    def _upgrade(self, rest: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        if self.status != 101:
+            self._fail(Outcome.INVALID)
+            return
+        self.upgraded = True
+        self.deadline_at = NEVER
+        exchange.response_data(self, True, rest, False)
+
+    def _fail(self, outcome: Outcome) -> None:
+        exchange = self.exchange
+        self.abort()
+        if exchange is not None:
+            exchange.upstream_lost(self, outcome)
+
+
+class ReplicaPool:
+    """The connections to one replica."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+        limits: LimitSettings,
+        timeouts: TimeoutSettings,
+        tls: Callable[[], ssl.SSLContext],
+    ) -> None:
+        self.endpoint = endpoint
+        self.loop = loop
+        self.deadlines = deadlines
+        self.limits = limits
+        self.timeouts = timeouts
+        self._tls = tls
+        self._idle: list[UpstreamConnection] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def take(self) -> UpstreamConnection | None:
+        """The idle connection used last, as it is the least likely to have been closed meanwhile."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def put(self, connection: UpstreamConnection) -> None:
+        if self._closed or len(self._idle) >= _IDLE_MAX:
+            connection.abort()
+            return
+        self._idle.append(connection)
+        self.deadlines.set(connection, self.loop.time() + self.timeouts.upstream_idle_s)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def connect(self, exchange: Exchange) -> asyncio.Task[None]:
+        """Open a connection for `exchange`, which hears of it by `connected` or `connect_failed`."""
+        task = self.loop.create_task(self._connect(exchange), name=f"connect {self.endpoint.id}")
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return task
+
+    async def _connect(self, exchange: Exchange) -> None:
+        endpoint = self.endpoint
+        context = self._tls() if endpoint.tls else None
+        connection = UpstreamConnection(self)
+        try:
+            async with asyncio.timeout(self.timeouts.connect_s):
+                await self.loop.create_connection(lambda: connection, endpoint.host, endpoint.port, ssl=context)
+        except TimeoutError:
+            exchange.connect_failed(Outcome.CONNECT_TIMEOUT, f"no connection within {self.timeouts.connect_s:g} s")
+            return
+        except (OSError, ssl.SSLError, UnicodeError) as error:
+            ours = getattr(error, "errno", None) in _OUR_FAULT
+            exchange.connect_failed(Outcome.ABORTED if ours else Outcome.CONNECT_FAILED, str(error))
+            return
+        exchange.connected(connection)
+
+    def close(self) -> None:
+        """Close what is idle; connections in use end with their request."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().abort()
+        for task in self._connecting:
+            task.cancel()
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)

@@ -1,0 +1,44 @@
+"""What a replica's reply says of the replica. Statuses alone do not tell: runtimes differ in what they mean by them."""
+
+from __future__ import annotations
+
+from lb.effects import Outcome
+
+HELD_BODY_BYTES = 65_536
+"""Error bodies are read up to this size before it is decided whether to try elsewhere; real ones have a few hundred."""
+
+_LOADING = (b"loading", b"starting", b"warming", b"not ready", b"initializing")
+_TERMINATING = (
+    b"after shutdown",  # vLLM: "cannot schedule new futures after shutdown", with /health still 200
+    b"shutting down",  # Triton, MLServer, uvicorn
+    b"enginedeaderror",  # vLLM with a dead engine process
+    b"server is stopping",
+)
+
+
+def is_held(status: int) -> bool:
+    """Whether a reply is held back until it is known if another replica should be tried."""
+    return status >= 500 or status == 429
+
+
+def judge(status: int, body: bytes) -> Outcome:
+    """The outcome of a complete reply by its status and (for held replies) the beginning of its body."""
+    if status < 400:
+        return Outcome.OK
+    if status in (429, 529):  # 529: Anthropic's "overloaded"
+        return Outcome.OVERLOADED
+    if status < 500:
+        return Outcome.CLIENT_ERROR
+    text = body[:4096].lower()
+    if any(phrase in text for phrase in _TERMINATING):
+        return Outcome.TERMINATING
+    if status == 503:
+        return Outcome.LOADING if any(phrase in text for phrase in _LOADING) else Outcome.OVERLOADED
+    return Outcome.SERVER_ERROR
+
+
+def retry_after_s(value: bytes | None) -> float | None:
+    """Seconds of a Retry-After header; None if absent or a date (which would need the replica's clock)."""
+    if value is None or not value.strip().isdigit() or len(value) > 6:
+        return None
+    return float(value)
