@@ -1,0 +1,1 @@
+"""Shells that bring in what replicas say of themselves: probes, and readings of their load."""
