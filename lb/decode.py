@@ -164,7 +164,7 @@ class _Decoding(Generic[S]):
             meaning = _meaning(self._model, loc)
             return self._problem(loc, "is missing" + (f"; {meaning}" if meaning else ""), show=False)
         given = error.get("input")
-        if given is None and kind != "value_error":
+        if given is None:
             return self._problem(loc, "has no value; leave the key out to get the default", show=False)
         if isinstance(given, float) and not math.isfinite(given):
             message = "must be a finite number"

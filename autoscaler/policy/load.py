@@ -47,5 +47,5 @@ def check(policy: Policy) -> Iterator[Finding]:
 def _names(module: str, registry: str) -> Iterable[str] | None:
     try:
         return list(getattr(importlib.import_module(module), registry))
-    except ModuleNotFoundError:
+    except (ModuleNotFoundError, AttributeError):
         return None
