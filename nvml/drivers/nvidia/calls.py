@@ -102,6 +102,10 @@ class Library:
             if error.value in _GONE_AS_A_WHOLE:
                 raise _driver_error(error, call.__name__) from error
             faults.append(field_fault(field, error.value))
+        except pynvml.NVMLLibraryMismatchError:
+            faults.append(
+                FieldFault(field, FieldFaultKind.UNSUPPORTED)
+            )  # pynvml's word for a missing symbol, in some calls
         except UnicodeDecodeError as error:
             faults.append(FieldFault(field, FieldFaultKind.ABSURD, f"not text: {error}"))
         return None
@@ -119,7 +123,7 @@ class Library:
         self.doing = (call.__name__, None)
         try:
             return call(*args)
-        except (pynvml.NVMLError, UnicodeDecodeError):
+        except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, UnicodeDecodeError):
             return None
 
 

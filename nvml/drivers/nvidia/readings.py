@@ -138,9 +138,9 @@ class CardReader:
 
     def _read_processes(self, card: Card, faults: list[FieldFault]) -> tuple[GpuProcess, ...] | None:
         tries: list[FieldFault] = []
-        listed = self._ask(card.index, tries, "processes", pynvml.nvmlDeviceGetComputeRunningProcesses, card.handle)
+        listed = self._ask(card.index, tries, "processes", pynvml.nvmlDeviceGetComputeRunningProcesses_v3, card.handle)
         if listed is None and any(fault.kind is FieldFaultKind.UNSUPPORTED for fault in tries):
-            tries = []
+            tries = []  # before driver 510
             v2 = pynvml.nvmlDeviceGetComputeRunningProcesses_v2
             listed = self._ask(card.index, tries, "processes", v2, card.handle)
         faults += tries
