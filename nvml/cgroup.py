@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 _HEX_ID = re.compile(r"(?:^|[-:/])([0-9a-f]{64})(?:\.scope|\.service)?$")
 _POD = re.compile(
-    r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?$"
+    r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?(?:$|:)"
 )
 _UNIT = re.compile(r"^[A-Za-z0-9:_.\\@-]+\.(?:service|scope)$")
 _RUNTIME_SCOPE = re.compile(r"^(?:cri-containerd|crio|docker|libpod|containerd)-(?:conmon-)?[0-9a-f]{64}\.scope$")
@@ -44,6 +44,9 @@ def parse_cgroup(text: str) -> Membership:
             pod_uid=best.pod_uid or found.pod_uid,
             container_id=best.container_id or found.container_id,
         )
+    if best.container_id is not None:
+        # Around a container stands its runtime's unit (docker.service, a pod's scope), which owns nothing.
+        return Membership(pod_uid=best.pod_uid, container_id=best.container_id)
     return best
 
 
@@ -56,9 +59,6 @@ def _parse_path(path: str) -> Membership:
             container_id = match.group(1)
         if _UNIT.match(segment) and not _RUNTIME_SCOPE.match(segment):
             unit = segment
-    if container_id is not None:
-        # Above a container stands its runtime's unit (docker.service, a pod's scope), which owns nothing.
-        unit = None
     return Membership(unit=unit, pod_uid=pod_uid, container_id=container_id)
 
 
