@@ -14,7 +14,8 @@ from autoscaler.sim.replica_model import ReplicaModel
 _DEFAULTS = ReplicaModel()
 
 
-def _duration(text: str) -> float:
+def duration_s(text: str) -> float:
+    """A duration from the command line (`30s`), in seconds."""
     from pydantic import TypeAdapter, ValidationError
 
     from lb.settings.durations import Seconds
@@ -72,14 +73,14 @@ def mock_runtime(
             slow_factor=slow_factor, prefix_cache=prefix_cache, kv_tokens=kv_tokens, max_running=max_running
         ),
         speed=speed,
-        flush_s=_duration(flush),
+        flush_s=duration_s(flush),
         default_output_tokens=output_tokens,
-        start_up_s=_duration(start_up),
+        start_up_s=duration_s(start_up),
         start_up_refuses=not start_up_503,
-        warm_up_s=_duration(warm_up),
-        drain_s=_duration(drain),
+        warm_up_s=duration_s(warm_up),
+        drain_s=duration_s(drain),
         instant=instant,
-        stream_interval_s=_duration(stream_interval),
+        stream_interval_s=duration_s(stream_interval),
         fault=_fault(fault),
     )
 
