@@ -1,0 +1,109 @@
+"""The one door to msgspec: read the named fields of a JSON body and nothing else of it."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+Raw = msgspec.Raw
+NOTHING = msgspec.Raw()
+"""A field that is not there; false in a condition, as its length is 0."""
+
+Shape = TypeVar("Shape", bound=msgspec.Struct)
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ValueError)
+"""What a hostile body can raise: not JSON, wrong types, 100,000 levels deep, broken UTF-8, integers too long."""
+
+
+class Fields(msgspec.Struct, gc=False):
+    """Base of the structs that name a body's fields. `gc=False`: they live for microseconds and hold no cycles."""
+
+
+class FieldReader(Generic[Shape]):
+    """Reads bodies into `shape`, whose fields all have defaults. Big fields are `Raw`: found, but not decoded.
+
+    A body with a field of the wrong type is read field by field: what can be understood is, as the runtimes' own
+    parsers are lenient too ("100" for 100); the rest keeps its default.
+    """
+
+    __slots__ = ("_fields", "_lenient", "_shape", "_strict")
+
+    def __init__(self, shape: type[Shape]) -> None:
+        self._shape = shape
+        self._strict = msgspec.json.Decoder(shape)
+        self._fields = msgspec.structs.fields(shape)
+        raw = msgspec.defstruct(
+            f"Raw{shape.__name__}",
+            [(field.name, msgspec.Raw, NOTHING) for field in self._fields],
+            rename={field.name: field.encode_name for field in self._fields},
+        )
+        self._lenient = msgspec.json.Decoder(raw)
+
+    def read(self, body: bytes | Raw) -> Shape | None:
+        """The fields; None for a body that is not a JSON object."""
+        try:
+            return self._strict.decode(body)
+        except _UNREADABLE:
+            return self._read_leniently(body)
+
+    def _read_leniently(self, body: bytes | Raw) -> Shape | None:
+        try:
+            raw = self._lenient.decode(body)
+        except _UNREADABLE:
+            return None
+        found: dict[str, Any] = {}
+        for field in self._fields:
+            value = getattr(raw, field.name)
+            if not value:
+                continue
+            try:
+                found[field.name] = msgspec.json.decode(value, type=field.type, strict=False)
+            except _UNREADABLE:
+                continue
+        return self._shape(**found)
+
+
+_texts = msgspec.json.Decoder(list[msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+_scalar: msgspec.json.Decoder[bool | int | float] = msgspec.json.Decoder(bool | int | float)
+
+
+def items(raw: Raw) -> list[Raw]:
+    """The elements of a JSON array, undecoded; [] for anything else."""
+    try:
+        return _texts.decode(raw)
+    except _UNREADABLE:
+        return []
+
+
+def text(raw: Raw) -> str | None:
+    """A JSON string; None for anything else."""
+    try:
+        return _text.decode(raw)
+    except _UNREADABLE:
+        return None
+
+
+def scalar(raw: Raw) -> float | None:
+    """A JSON number or boolean; None for anything else."""
+    if not 0 < len(raw) < 32:
+        return None
+    try:
+        return _scalar.decode(raw)
+    except _UNREADABLE:
+        return None
+
+
+def first_byte(raw: Raw) -> bytes:
+    """Tells the kind of a value: `[`, `{`, a quote, a digit; b"" if there is none."""
+    return bytes(memoryview(raw)[:1])
+
+
+def positive(value: int | None) -> int | None:
+    """A usable limit; None for none, for 0 and below (the runtimes' "no limit") and for absurd numbers."""
+    return value if value is not None and 0 < value < 1 << 31 else None
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON."""
+    return msgspec.json.encode(value)

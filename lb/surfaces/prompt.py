@@ -1,0 +1,168 @@
+"""What a prompt weighs: bytes of text, share of wide script, exact token ids, and the hashes of its leading blocks.
+
+All from the raw JSON, without decoding it: the punctuation around messages stands in for the chat template's own
+tokens, and the ratio of bytes to tokens is learned from what runtimes count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from lb.request import PREFIX_BLOCK_BYTES, RequestInfo
+from lb.surfaces.fields import Raw, items
+
+MODEL_NAME_CHARS = 512
+"""Longer model names are cut: no real one comes near, and the name is a key in several tables."""
+BLOB_TEXT_BYTES = 4096
+"""Text bytes that an image or a sound counts for: about 1,000 tokens, what current models spend on a megapixel."""
+_WINDOW = 512
+_BLOB_WINDOW = 64
+_BLOB = re.compile(rb"(?:[A-Za-z0-9+/_-]|\\/){64}")
+_HIGH_BYTES = bytes(range(128, 256))
+_CHOICES_MAX = 1024
+
+
+def set_model(info: RequestInfo, model: str | None) -> None:
+    """Take the body's model name, unless it is missing or empty."""
+    if model:
+        info.model = model if len(model) <= MODEL_NAME_CHARS else model[:MODEL_NAME_CHARS]
+
+
+def set_choices(info: RequestInfo, count: int | None) -> None:
+    """Take `n` or `best_of`, within reason."""
+    if count is not None and count > 1:
+        info.choices = min(count, _CHOICES_MAX)
+
+
+def set_session(info: RequestInfo, *keys: str | None) -> None:
+    """Tie the request to the first key given, unless a header did already."""
+    if info.session is None:
+        for key in keys:
+            if key:
+                info.session = hash(("session", key))
+                return
+
+
+def set_text(info: RequestInfo, *parts: Raw) -> None:
+    """Weigh a prompt made of `parts`, in the order in which a chat template puts them (tools, system, messages).
+
+    Sets prompt_bytes, prompt_wide_ratio and prefix. `info.model` and `info.adapter` must be set before, as replicas
+    share no cache between models.
+    """
+    data = b"".join(parts)
+    size = len(data)
+    if size == 0:
+        return
+    blobs = 0
+    if size > 2 * PREFIX_BLOCK_BYTES:
+        data, blobs = without_blobs(data)
+        size = len(data)
+    escapes = _estimated(data, size, _count_escapes) if b"\\" in data else 0.0
+    high = 0.0 if data.isascii() else _estimated(data, size, _count_high)
+    if escapes:
+        size -= int(3.0 * escapes)  # \uXXXX is 6 bytes of JSON and about 3 of UTF-8
+    info.prompt_bytes = size + blobs * BLOB_TEXT_BYTES
+    wide = high + 3.0 * escapes
+    info.prompt_wide_ratio = min(1.0, wide / size) if wide > 0.0 < size else 0.0
+    info.prefix = prefix_hashes(hash((info.model, info.adapter)), data)
+
+
+def set_prompt(info: RequestInfo, raw: Raw, *before: Raw) -> None:
+    """Weigh a `prompt` or `input`: a text, several texts, token ids, or several lists of token ids.
+
+    Several prompts multiply the sequences to generate; `before` is text in front of it (suffix, system).
+    """
+    head = bytes(memoryview(raw)[:64]).lstrip()
+    if not head.startswith(b"["):
+        set_text(info, *before, raw)
+        return
+    inner = head[1:].lstrip()
+    if inner[:1].isdigit() or inner[:1] == b"[":
+        nested = inner[:1] == b"["
+        data = bytes(raw)
+        if nested and not inner[1:].lstrip()[:1].isdigit():
+            set_text(info, raw)
+            return
+        info.prompt_tokens = data.count(b",") + 1
+        if nested:
+            set_choices(info, (data.count(b"[") - 1) * info.choices)
+        info.prefix = prefix_hashes(hash((info.model, info.adapter)), data)
+        return
+    if inner[:1] == b'"':
+        set_choices(info, len(items(raw)) * info.choices)
+    set_text(info, *before, raw)
+
+
+def prefix_hashes(seed: int, data: bytes) -> tuple[int, ...]:
+    """Chained hashes of the full blocks of `data`. Its last byte, which closes the array or string, is left out, so
+    that a conversation and its continuation agree up to where the first ends."""
+    end = (len(data) - 1) // PREFIX_BLOCK_BYTES * PREFIX_BLOCK_BYTES
+    if end <= 0:
+        return ()
+    hashes = []
+    for start in range(0, end, PREFIX_BLOCK_BYTES):
+        seed = hash((seed, data[start : start + PREFIX_BLOCK_BYTES]))
+        hashes.append(seed)
+    return tuple(hashes)
+
+
+def without_blobs(data: bytes) -> tuple[bytes, int]:
+    """`data` with each base64 string (image, sound) replaced by its hash, and how many there were.
+
+    Base64 has no spaces: one window in each block is looked at, and where it is solid base64 the string around it is
+    taken out. Blobs under a block may be missed; they weigh little.
+    """
+    kept: list[bytes] = []
+    done, at, blobs, size = 0, PREFIX_BLOCK_BYTES, 0, len(data)
+    while at + _BLOB_WINDOW <= size:
+        window = data[at : at + _BLOB_WINDOW]
+        if b" " in window or _BLOB.match(window) is None:
+            at += PREFIX_BLOCK_BYTES
+            continue
+        start, end = data.rfind(b'"', done, at) + 1, data.find(b'"', at)
+        if end < 0:
+            end = size
+        if start <= 0 or end - start < PREFIX_BLOCK_BYTES or not _is_solid(data, start, end):
+            at += PREFIX_BLOCK_BYTES
+            continue
+        kept.append(data[done:start])
+        kept.append(b"%d" % hash(data[start:end]))
+        blobs += 1
+        done = end
+        at = end + PREFIX_BLOCK_BYTES
+    if not blobs:
+        return data, 0
+    kept.append(data[done:])
+    return b"".join(kept), blobs
+
+
+def _is_solid(data: bytes, start: int, end: int) -> bool:
+    """Whether the string from `start` to `end` is base64 all through: a `data:` URL or solid from its first byte, and
+    solid at three more places. A text that only holds some base64 stays text, as it is tokenised as such."""
+    if data[start : start + 5] != b"data:" and _BLOB.match(data, start) is None:
+        return False
+    third = (end - start) // 3
+    return all(_BLOB.match(data, at) is not None for at in (start + third, end - third, end - _BLOB_WINDOW - 4))
+
+
+def _count_escapes(window: bytes) -> int:
+    return window.count(b"\\u")
+
+
+def _count_high(window: bytes) -> int:
+    return len(window) - len(window.translate(None, _HIGH_BYTES))
+
+
+def _estimated(data: bytes, size: int, count: Callable[[bytes], int]) -> float:
+    """Total of `count` over `data`, exact for short texts, else from one window or, for long ones, four."""
+    if size <= _WINDOW:
+        return float(count(data))
+    if size < 8 * _WINDOW:
+        start = (size - _WINDOW) // 2
+        return count(data[start : start + _WINDOW]) * size / _WINDOW
+    eighth = size // 8
+    found = sum(
+        count(data[start : start + _WINDOW]) for start in (eighth, 3 * eighth, 5 * eighth, 7 * eighth - _WINDOW)
+    )
+    return found * size / (4 * _WINDOW)
