@@ -37,7 +37,12 @@ class Source(Protocol):
         """Stable and unique: `static`, `file:replicas.yaml`, `dns:A:vllm.internal:8000`."""
 
     @property
-    def state(self) -> SourceState: ...
+    def settings(self) -> object:
+        """What it was made from: a source with equal settings is the same one and goes on over a reload."""
+
+    @property
+    def state(self) -> SourceState:
+        """How it is doing."""
 
     async def run(self, push: Push) -> None:
         """Push the first set as soon as it is known, then each change. Ends only by cancellation."""

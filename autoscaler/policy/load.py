@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.semantics import findings
 from lb.decode import Finding, decode
+from lb.routing.scorers import WEIGHTS
+from lb.runtimes import RUNTIMES
 from lb.yaml_document import read_document, read_file
 
 
@@ -41,11 +42,5 @@ def parse(text: str) -> Policy:
 
 
 def check(policy: Policy) -> Iterator[Finding]:
-    return findings(policy, runtimes=_names("lb.runtimes", "RUNTIMES"), scorers=_names("lb.routing.scorers", "SCORERS"))
-
-
-def _names(module: str, registry: str) -> Iterable[str] | None:
-    try:
-        return list(getattr(importlib.import_module(module), registry))
-    except (ModuleNotFoundError, AttributeError):
-        return None
+    """What is wrong with a policy beyond its types."""
+    return findings(policy, runtimes=RUNTIMES, scorers=WEIGHTS)

@@ -21,7 +21,7 @@ _ALLOWED_PATH = re.compile(r"/[^\s?#*]*(/\*)?\Z")
 T = TypeVar("T")
 
 
-def findings(policy: Policy, *, runtimes: Iterable[str] | None, scorers: Iterable[str] | None) -> Iterator[Finding]:
+def findings(policy: Policy, *, runtimes: Iterable[str], scorers: Iterable[str]) -> Iterator[Finding]:
     """Everything wrong with a well-typed policy. `runtimes` and `scorers` are the names that exist."""
     lb, at = policy.lb, ("lb",)
     yield from _addresses(lb, at)
@@ -80,7 +80,7 @@ def _url_identity(url: str) -> object:
         return None
 
 
-def _backends(backends: tuple[BackendSettings, ...], at: Loc, runtimes: Iterable[str] | None) -> Iterator[Finding]:
+def _backends(backends: tuple[BackendSettings, ...], at: Loc, runtimes: Iterable[str]) -> Iterator[Finding]:
     for index, backend in enumerate(backends):
         loc = (*at, index)
         yield from _attempt(lambda url=backend.url: parse_url(url), (*loc, "url"))  # type: ignore[misc]
@@ -90,9 +90,7 @@ def _backends(backends: tuple[BackendSettings, ...], at: Loc, runtimes: Iterable
     yield from _repeated(backends, lambda backend: _url_identity(backend.url), at, "url", "this replica")
 
 
-def _runtime(name: str, loc: Loc, runtimes: Iterable[str] | None) -> Iterator[Finding]:
-    if runtimes is None:
-        return
+def _runtime(name: str, loc: Loc, runtimes: Iterable[str]) -> Iterator[Finding]:
     known = ["auto", *runtimes]
     if name not in known:
         near = nearest(name, known)
@@ -100,7 +98,7 @@ def _runtime(name: str, loc: Loc, runtimes: Iterable[str] | None) -> Iterator[Fi
         yield Finding(loc, f"is no runtime; {hint}")
 
 
-def _dns(sources: tuple[DnsSource, ...], at: Loc, runtimes: Iterable[str] | None) -> Iterator[Finding]:
+def _dns(sources: tuple[DnsSource, ...], at: Loc, runtimes: Iterable[str]) -> Iterator[Finding]:
     for index, source in enumerate(sources):
         loc = (*at, index)
         yield from _runtime(source.runtime, (*loc, "runtime"), runtimes)
@@ -170,10 +168,10 @@ def _paths(lb: LbSettings, at: Loc) -> Iterator[Finding]:
     yield from _repeated(lb.paths.custom, lambda custom: custom.path, (*at, "custom"), "path", "the path")
 
 
-def _routing(lb: LbSettings, at: Loc, scorers: Iterable[str] | None) -> Iterator[Finding]:
-    known = list(scorers or ())
+def _routing(lb: LbSettings, at: Loc, scorers: Iterable[str]) -> Iterator[Finding]:
+    known = list(scorers)
     for name in lb.routing.weights:
-        if known and name not in known:
+        if name not in known:
             near = nearest(name, known)
             hint = f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(known))}"
             yield Finding((*at, "weights", name), f"there is no such scorer; {hint}")

@@ -89,7 +89,7 @@ class DnsRecords:
         port = "" if settings.port is None else f":{settings.port}"
         self.name = f"dns:{settings.type}:{settings.name}{port}"
         self.state = SourceState()
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._rng = rng or random.Random()
         self._last_good = LastGood(settings.keep_s)
@@ -98,7 +98,7 @@ class DnsRecords:
     async def run(self, push: Push) -> None:
         while True:
             ttl_s = await self.look(push)
-            wait_s = max(self._settings.interval_s, min(ttl_s, LONGEST_WAIT_S))
+            wait_s = max(self.settings.interval_s, min(ttl_s, LONGEST_WAIT_S))
             await asyncio.sleep(wait_s * (1 + self._rng.random() * JITTER_RATIO))
 
     async def look(self, push: Push) -> float:
@@ -112,7 +112,7 @@ class DnsRecords:
         now = self._clock.monotonic()
         records = self._last_good.fold(answer, now)
         if records is not None:
-            endpoints = unique((self._endpoint(record) for record in records), self._settings.max_records)
+            endpoints = unique((self._endpoint(record) for record in records), self.settings.max_records)
             push(endpoints)
             self.state.endpoints = len(endpoints)
             log.info("replicas from DNS", extra={"source": self.name, "replicas": len(endpoints)})
@@ -131,7 +131,7 @@ class DnsRecords:
         self.state.error = message
 
     async def _lookup(self) -> Answer:
-        settings = self._settings
+        settings = self.settings
         if settings.type == "SRV":
             return await self._lookup_srv()
         assert settings.port is not None  # the settings refuse an A source without one
@@ -140,10 +140,10 @@ class DnsRecords:
 
     async def _lookup_srv(self) -> Answer:
         """Targets of the most preferred priority (RFC 2782), each with all its addresses."""
-        answer = await self._resolve(self._settings.name, "SRV")
+        answer = await self._resolve(self.settings.name, "SRV")
         if answer is None or answer.rrset is None:
             return Answer((), 0.0)
-        services = list(answer.rrset)[: self._settings.max_records]
+        services = list(answer.rrset)[: self.settings.max_records]
         first = min(service.priority for service in services)
         services = [s for s in services if s.priority == first and s.target.to_text() != "."]
         # Equal weights mean equal speed whatever their number is: Kubernetes divides 100 by the count of pods.
@@ -185,7 +185,7 @@ class DnsRecords:
             raise DnsLookupError(f"{name} {kind}: {str(error) or type(error).__name__}"[:300]) from None
 
     def _endpoint(self, record: Record) -> Endpoint:
-        settings = self._settings
+        settings = self.settings
         shown = f"[{record.ip}]" if ":" in record.ip else record.ip
         return Endpoint(
             id=f"{settings.name}/{shown}:{record.port}",

@@ -32,6 +32,7 @@ class ReplicaFile:
 
     def __init__(self, settings: FileSource, directory: Path, clock: Clock) -> None:
         self.name = f"file:{settings.path}"
+        self.settings = settings
         self.state = SourceState()
         self._path = directory / settings.path
         self._interval_s = settings.interval_s

@@ -14,6 +14,7 @@ class StaticBackends:
 
     def __init__(self, backends: tuple[BackendSettings, ...], clock: Clock) -> None:
         self.name = "static"
+        self.settings = backends
         self.state = SourceState()
         self._clock = clock
         self.endpoints = unique(endpoint_of(backend) for backend in backends)

@@ -130,8 +130,7 @@ async def test_sources_run_until_they_are_cancelled(tmp_path: Path) -> None:
     sources, pushes = build_sources(settings, tmp_path, CLOCK), Pushes()
     assert [source.name for source in sources] == ["static", "file:replicas.yaml"]
     tasks = [asyncio.create_task(source.run(pushes)) for source in sources]
-    while len(pushes) < 2:
-        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
     assert pushes == [["http://a:1"], ["http://b:1"]]
     assert not any(task.done() for task in tasks)
     for task in tasks:

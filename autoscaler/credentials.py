@@ -1,0 +1,35 @@
+"""The secrets that a policy refers to, read when it takes effect."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lb.secrets import is_exposed, resolve
+from lb.settings import LbSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Secrets in the clear; kept out of every log and dump by having no representation."""
+
+    admin_token: str | None = field(default=None, repr=False)
+    upstream_key: str | None = field(default=None, repr=False)
+
+
+def read_credentials(settings: LbSettings, directory: Path | None) -> Credentials:
+    """Look every reference up. Raises SettingsError, naming the reference, for the first that is missing."""
+    key = settings.forwarding.upstream_key if settings.forwarding.upstream_authorization == "replace" else None
+    return Credentials(
+        admin_token=None if settings.admin.token is None else resolve(settings.admin.token, directory, os.environ),
+        upstream_key=None if key is None else resolve(key, directory, os.environ),
+    )
+
+
+def exposed_secrets(settings: LbSettings, directory: Path | None) -> Iterator[str]:
+    """References to secret files that every user of the machine can read."""
+    for reference in (settings.admin.token, settings.forwarding.upstream_key):
+        if reference is not None and is_exposed(reference, directory):
+            yield reference
