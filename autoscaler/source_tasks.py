@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 from autoscaler.roots import RootTasks
 from lb.clock import Clock
-from lb.gateway import Gateway
 from lb.source import Source
+
+if TYPE_CHECKING:
+    from lb.gateway import Gateway
 
 
 class SourceTasks:
