@@ -149,7 +149,7 @@ def test_declared_ports_split_the_memory():
 
 
 def test_many_samples_with_faults_do_not_grow_memory(stub, caplog):
-    """An hour of samples at the default interval, with every kind of event passing by. The same over 24 hours is a benchmark
+    """An hour of samples at the default interval, with every kind of event passing by. 24 hours are a benchmark
     (`tests/bench/nvml`)."""
     caplog.set_level(logging.CRITICAL + 1, "nvml")  # pytest keeps every log record, and what it refers to
     stub.say("gpus 2")
