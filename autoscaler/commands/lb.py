@@ -90,7 +90,9 @@ def _refuse_mistakes(policy: Policy) -> None:
 
 def _option(policy: Policy, loc: Loc) -> str:
     """The option that a place in the settings came from."""
+    from lb.decode import shorten_text
+
     if loc[1] == "backends":
         backend = policy.lb.backends[cast("int", loc[2])]
-        return f"--runtime {backend.runtime}" if loc[-1] == "runtime" else "--backend"
+        return f"--runtime {backend.runtime}" if loc[-1] == "runtime" else f"--backend {shorten_text(backend.url)}"
     return _OPTIONS[".".join(map(str, loc[1:]))]

@@ -92,6 +92,7 @@ class HealthSettings(Section):
     ejection_s: Annotated[Seconds, Field(gt=0)] = 10.0
     """First ejection; doubles with each that follows, up to `ejection_max_s`."""
     ejection_max_s: Annotated[Seconds, Field(gt=0)] = 300.0
+    """Longest ejection (Envoy's 300 s): a replica that was repaired is back within minutes."""
     max_ejected_ratio: Ratio = 0.5
     """Passive ejection never takes more than this share of a pool."""
     panic_ratio: Ratio = 0.0
@@ -100,6 +101,7 @@ class HealthSettings(Section):
     """A replica with running requests and no token for this many of its learned step times (and at least
     `progress_min_s`) is taken for hung."""
     progress_min_s: Annotated[Seconds, Field(gt=0)] = 10.0
+    """Least silence that counts as hung; a long prompt's prefill stops the other streams for seconds."""
     scrape_interval_s: Annotated[Seconds, Field(gt=0)] = 0.5
     """Between readings of a replica's own load."""
     scrape_stale: Annotated[int, Field(ge=1)] = 3

@@ -20,12 +20,15 @@ class BackendSettings(Section):
     runtime: str = "auto"
     """vllm, sglang, tgi, triton, llamacpp, ollama, trtllm, lmdeploy, generic; auto: find out."""
     zone: str | None = None
+    """Where it runs (a rack, an availability zone); compared with `routing.zone`."""
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Relative speed, until it is measured."""
     max_in_flight: Annotated[int, Field(ge=1)] | None = None
+    """Most requests at once; left out, it is learned from what the runtime says and does."""
     metrics_url: str | None = None
     """Where its metrics are, if not on the serving port."""
     gpu_uuids: tuple[str, ...] = ()
+    """GPUs it runs on, as `nvidia-smi -L` names them; ties their readings to this replica."""
 
 
 class FileSource(Section):
@@ -34,6 +37,7 @@ class FileSource(Section):
     path: str
     """A list of entries with the fields of `backends`, read again when it changes."""
     interval_s: Annotated[Seconds, Field(gt=0)] = 1.0
+    """Between two looks at the file; reading it costs next to nothing."""
 
 
 class DnsSource(Section):
@@ -42,11 +46,15 @@ class DnsSource(Section):
     name: str
     """Name to resolve."""
     type: Literal["A", "AAAA", "SRV"] = "A"
+    """Kind of records; of SRV records only those of the most preferred priority count."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Port of the replicas; SRV brings its own."""
     tls: bool = False
+    """Whether the replicas speak HTTPS."""
     models: tuple[str, ...] = ()
+    """Models that all of them serve; empty: ask them."""
     runtime: str = "auto"
+    """What all of them run; auto: find out."""
     interval_s: Annotated[Seconds, Field(gt=0)] = 5.0
     """Between look-ups, if the records' TTL is not longer."""
     keep_s: Annotated[Seconds, Field(ge=0)] = 300.0
@@ -54,6 +62,7 @@ class DnsSource(Section):
     nameservers: tuple[str, ...] = ()
     """IP or IP:port; empty: those of the system."""
     max_records: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Most replicas taken from one name, so that a wrong zone cannot flood the balancer."""
 
     @model_validator(mode="after")
     def _port(self) -> DnsSource:

@@ -114,6 +114,7 @@ class CustomSurface(Section):
     """A JSON API of your own: where its prompt and limit are."""
 
     path: Annotated[str, Field(pattern=r"^/[^\s?#]*$")]
+    """Exact path, such as `/v1/predict`."""
     prompt: Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$")] = "prompt"
     """Dotted JSON path of the prompt text."""
     max_tokens: Annotated[str, Field(pattern=r"^[^.\s]+(\.[^.\s]+)*$")] = "max_tokens"
@@ -141,6 +142,7 @@ class LogSettings(Section):
     format: Literal["text", "json"] = "text"
     """`text` is key=value, for people and grep."""
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least important lines written: `info` is changes of state, `debug` adds what led to them."""
     access: Literal["off", "errors", "all"] = "errors"
     """Access log: nothing, only requests that failed, were retried or waited, or every request."""
 
