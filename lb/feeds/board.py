@@ -60,6 +60,15 @@ class Board:
             await self._waiters.setdefault(replica_id, asyncio.Event()).wait()
         return found
 
+    async def pause(self, replica_id: str, found: Found, pause_s: float) -> None:
+        """Wait, but not past the moment at which the replica is recognised anew: it came back."""
+        try:
+            async with asyncio.timeout(pause_s):
+                while self._found.get(replica_id) is found:
+                    await self._waiters.setdefault(replica_id, asyncio.Event()).wait()
+        except TimeoutError:
+            return
+
     def conform(self, replica_id: str, conformance: Conformance) -> None:
         self._conformance[replica_id] = conformance
 

@@ -92,7 +92,12 @@ class RuntimeScraper:
                 _LOG.warning("replica %s: a reading is not counted, %s", endpoint.id, error)
             else:
                 self._report(state, reading)
-            await asyncio.sleep(max(0.0, self._pause_s(state, loop.time() - started) - (loop.time() - started)))
+            took_s = loop.time() - started
+            pause_s = max(0.0, self._pause_s(state, took_s) - took_s)
+            if state.misses:
+                await self._board.pause(endpoint.id, found, pause_s)
+            else:
+                await asyncio.sleep(pause_s)
 
     def _pause_s(self, state: _Read, took_s: float) -> float:
         """From the start of one reading to the start of the next."""
