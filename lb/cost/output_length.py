@@ -38,7 +38,7 @@ def _bin(tokens: float) -> int:
 
 def limit_bucket(max_tokens: int | None) -> int:
     """Requests with limits in the same power of four share their history; 0: no limit given."""
-    return 0 if max_tokens is None else min(10, 1 + (max(1, max_tokens) - 1).bit_length() // 2)
+    return 0 if max_tokens is None else min(10, 1 + ((max(1, max_tokens) - 1).bit_length() + 1) // 2)
 
 
 class _Group:
