@@ -40,7 +40,7 @@ class Gateway:
     def __init__(self, settings: LbSettings, loop: asyncio.AbstractEventLoop, rng: random.Random | None = None) -> None:
         self.loop = loop
         self.now = loop.time
-        self.balancer = Balancer(settings, rng=rng or random.Random(), now=loop.time())  # noqa: S311
+        self.balancer = Balancer(settings, rng=rng or random.Random(), now=loop.time())
         self._sources: dict[str, tuple[Endpoint, ...]] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._endpoint_listeners: list[Callable[[tuple[Endpoint, ...]], None]] = []

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, cast
 
 from lb.errors import ProxyError, Reason
 from lb.proxy.deadlines import NEVER
+from lb.proxy.exchange import Exchange
 from lb.proxy.head import ChunkedBody, Head, HeadReader
-from lb.proxy.intake import Arrival, admit, forwarded_lines
+from lb.proxy.intake import Plan, admit, forwarded_lines
 from lb.proxy.kernel import reset, unsent_bytes
+from lb.proxy.local import local_answer
+from lb.proxy.memo import measured
 from lb.proxy.record import refusal
 from lb.proxy.reply import CONTINUE, own_reply
 from lb.request import SurfaceName
+from lb.settings import KeySettings
 from lb.surfaces import SURFACES
 
 if TYPE_CHECKING:
     from lb.proxy.context import ProxyContext
-    from lb.proxy.exchange import Exchange
 
 _AHEAD_BYTES = 65_536
 """Bytes of pipelined requests held while one is in progress; reading stops beyond."""
@@ -26,6 +29,7 @@ _LINGER_S = 1.0
 """How long a refused client may go on sending before its connection is closed under it: closing at once would reset
 the connection and with it the error that explains the refusal."""
 _LINGER_BYTES = 65_536
+_CHUNKED_HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class _State(IntEnum):
@@ -48,11 +52,14 @@ class ClientConnection(asyncio.Protocol):
         self._state = _State.HEAD
         self._buffer = bytearray()
         self._head: Head | None = None
-        self._arrival: Arrival | None = None
+        self._arrival: Exchange | None = None
+        """The request whose body is being read."""
         self._exchange: Exchange | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._chunked: ChunkedBody | None = None
+        self._lost_place = False
+        """Where the next request starts is not known: bytes came behind a chunked body in the same read."""
         self._window_bytes = 0
         self._unsent: int | None = None
         self._paused = False
@@ -64,10 +71,12 @@ class ClientConnection(asyncio.Protocol):
         self.http11 = True
         self.tunnelling = False
         self.upload_began = False
-        self.received_at = 0.0
-        """When the request in progress was complete (or large enough to be routed)."""
+        self.known_auth: object = None
+        """The credentials that were accepted last on this connection, whose they are, and who said so."""
+        self.known_by: object = None
+        self.known_key: KeySettings | None = None
         self.deadline_at = NEVER
-        self.bucket = 0
+        self.bucket_at = NEVER
 
     # asyncio's callbacks -------------------------------------------------------------------------------------------
 
@@ -179,36 +188,46 @@ class ClientConnection(asyncio.Protocol):
             if first:  # absolute from the first byte on: a trickle gains nothing
                 self._set_deadline(self._context.settings.timeouts.head_s)
             return
-        self._head = None
-        head = self._head = self._reader.read(data[: end + 4])
+        context = self._context
+        key, length = measured(data, end)
+        plan = context.plans.get(key)
+        if plan is None:
+            self._head = None
+            self._head = self._reader.read(data[: end + 4])
+            plan = Plan(context, self._head)
+            context.plans.keep(key, plan)
+        head = self._head = plan.head
+        if length < 0:
+            length = head.content_length
         self.http11 = head.http11
         self.tunnelling = self.upload_began = False
+        info, owner = admit(context, self, plan, length)
         rest = data[end + 4 :]
-        arrival = admit(self._context, self, head)
-        if isinstance(arrival, bytes):
-            self._answer(head, arrival, rest)
+        if plan.local:
+            self._answer(head, local_answer(context, head), rest)
             return
-        self._arrival = arrival
-        length = head.content_length
-        if length <= 0 and not head.chunked:
+        if head.upgrade == b"websocket" and plan.route.surface is SurfaceName.WEBSOCKET and head.method == "GET":
+            self.tunnelling = True
+        exchange = Exchange(context, self, plan, info, owner, length)
+        if length == len(rest) and length <= context.settings.limits.buffer_bytes and not head.chunked:
+            self._start(exchange, rest, uploading=False)
+        elif length <= 0 and not head.chunked:
             self._buffer += rest
-            self._start(b"", uploading=False)
-        elif 0 < length <= len(rest) and length <= self._context.settings.limits.buffer_bytes:
-            if len(rest) > length:
-                self._buffer += rest[length:]
-                rest = rest[:length]
-            self._start(rest, uploading=False)
+            self._start(exchange, b"", uploading=False)
         else:
-            self._expect_body(head, rest)
+            self._expect_body(exchange, rest)
 
-    def _expect_body(self, head: Head, rest: bytes) -> None:
+    def _expect_body(self, exchange: Exchange, rest: bytes) -> None:
+        head = exchange.plan.head
+        self._arrival = exchange
         if head.expect_continue and not rest:
-            self.transport.write(CONTINUE)
+            self._context.write(self.transport, CONTINUE)
         self._state = _State.BODY
         self._body = []
         self._body_bytes = self._window_bytes = 0
         self._chunked = None
         if head.chunked:
+            self._reader.read(_CHUNKED_HEAD)  # llhttp is to stand before a chunked body, also when the head was known
             self._chunked = self._reader.body = ChunkedBody(self._context.settings.limits.body_bytes)
         self._set_deadline(self._context.settings.timeouts.body_s)
         if rest:
@@ -219,12 +238,12 @@ class ClientConnection(asyncio.Protocol):
         assert self._arrival is not None
         self._window_bytes += len(data)
         if self._chunked is None:
-            missing = self._arrival.head.content_length - self._body_bytes
+            missing = self._arrival.length - self._body_bytes
             if len(data) > missing:
                 self._buffer += data[missing:]
                 data = data[:missing]
             self._body_bytes += len(data)
-            return data, self._body_bytes == self._arrival.head.content_length
+            return data, self._body_bytes == self._arrival.length
         body = self._chunked
         self._reader.feed_chunked(data)
         body.check(len(data))
@@ -232,7 +251,7 @@ class ClientConnection(asyncio.Protocol):
         if body.complete:
             self._reader.body = None
             if body.overrun:
-                self._arrival.head.keep_alive = False  # where the next request starts is not known any more
+                self._lost_place = True
         return body.take(), body.complete
 
     def _read_body(self, data: bytes) -> None:
@@ -241,21 +260,20 @@ class ClientConnection(asyncio.Protocol):
         if complete or self._body_bytes > self._context.settings.limits.buffer_bytes:
             body = b"".join(self._body)
             self._body = []
-            self._start(body, uploading=not complete)
+            exchange = self._arrival
+            assert exchange is not None
+            if complete:
+                self._arrival = None
+            self._start(exchange, body, uploading=not complete)
 
-    def _start(self, body: bytes, uploading: bool) -> None:
-        arrival, self._arrival = self._arrival, None
-        assert arrival is not None
-        context = self._context
+    def _start(self, exchange: Exchange, body: bytes, uploading: bool) -> None:
         self._state = _State.UPLOAD if uploading else _State.BUSY
-        now = self.received_at = context.loop.time()
         if uploading:
-            self._arrival = arrival
             self.reading(False)  # until a replica is chosen and asks for more
         if self._unsent is None:
             self.deadline_at = NEVER
-        exchange = self._exchange = arrival.exchange(context, self, body, uploading)
-        exchange.begin(now)
+        self._exchange = exchange
+        exchange.begin(body, uploading, self._context.loop.time())
 
     def upload_wanted(self) -> None:
         """A replica was chosen for a body that is still arriving."""
@@ -277,18 +295,26 @@ class ClientConnection(asyncio.Protocol):
 
     # answers -------------------------------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
+    def tunnel(self) -> None:
+        """From here on bytes pass as they are."""
+        self._state = _State.TUNNEL
+        if self._buffer and self._exchange is not None:
+            self._exchange.tunnel_upload(bytes(self._buffer))
+            self._buffer.clear()
+
+    def cancel(self) -> None:
+        """End the request in progress with an error."""
+        if self._exchange is not None:
+            self._exchange.cancel()
 
     def own_reply(
         self, status: int, body: bytes, request_id: str, close: bool, retry_after_s: float | None, head_only: bool
     ) -> None:
         """Answer the request in progress with a reply of our own, and go on to the next."""
-        self.transport.write(
-            own_reply(
-                status, body, request_id=request_id, close=close, retry_after_s=retry_after_s, head_only=head_only
-            )
+        reply = own_reply(
+            status, body, request_id=request_id, close=close, retry_after_s=retry_after_s, head_only=head_only
         )
+        self._context.write(self.transport, reply)
         self.exchange_done(close)
 
     def exchange_done(self, close: bool) -> None:
@@ -296,7 +322,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         if self._state == _State.CLOSING:
             return
-        if close or self._context.draining:
+        if close or self._context.draining or self._lost_place:
             self._close_lingering() if self._state == _State.UPLOAD else self.close_after_flush()
             return
         context = self._context
@@ -323,7 +349,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _answer(self, head: Head, reply: bytes, rest: bytes) -> None:
         """Send a local answer to a request that needs no replica."""
-        self.transport.write(reply)
+        self._context.write(self.transport, reply)
         self._state = _State.BUSY
         if head.content_length > 0 or head.chunked or not head.keep_alive:
             self._close_lingering()  # its body, if any, is not read
@@ -338,7 +364,7 @@ class ClientConnection(asyncio.Protocol):
         head, self._head = self._head, None
         self._arrival = None
         if exchange is not None:
-            started = exchange.relay.started
+            started = exchange.started
             exchange.client_gone()
             if started:
                 self.transport.abort()
@@ -349,17 +375,19 @@ class ClientConnection(asyncio.Protocol):
             context.observer.refused(error.reason)
         surface = SURFACES[SurfaceName(error.surface or SurfaceName.OTHER)]
         body = surface.error_body(error.status, error.reason, str(error))
-        self.transport.write(own_reply(error.status, body, close=True, retry_after_s=error.retry_after_s))
+        context.write(self.transport, own_reply(error.status, body, close=True, retry_after_s=error.retry_after_s))
         self._close_lingering()
 
     # closing -------------------------------------------------------------------------------------------------------
 
     def close_after_flush(self) -> None:
         self._state = _State.CLOSING
+        self._context.flush()
         self.transport.close()
 
     def _close_lingering(self) -> None:
         self._state = _State.CLOSING
+        self._context.flush()
         self._buffer.clear()
         self._window_bytes = 0
         if self.transport.is_closing():
@@ -374,6 +402,7 @@ class ClientConnection(asyncio.Protocol):
     def reset(self) -> None:
         """Close with a reset, after what the kernel has taken."""
         self._state = _State.CLOSING
+        self._context.flush()
         reset(self.transport)
 
     def drain(self) -> None:

@@ -12,13 +12,19 @@ from lb.endpoint import Endpoint
 from lb.gateway import Gateway
 from lb.paths import PathTable
 from lb.proxy.deadlines import Deadlines
+from lb.proxy.memo import Memo
 from lb.proxy.observer import Observer
-from lb.proxy.upstream import ReplicaPool
+from lb.proxy.upstream import ReplicaPool, ReplyHead
 from lb.settings import LbSettings
 
 if TYPE_CHECKING:
     from lb.proxy.client import ClientConnection
-    from lb.proxy.exchange import Exchange
+    from lb.proxy.intake import Plan
+
+_PLANS = 1024
+"""Request heads remembered, about 3 kB each."""
+_REPLY_HEADS = 2048
+"""Reply heads remembered, about 1 kB each; those with a date are new every second."""
 
 
 class ProxyContext:
@@ -38,11 +44,14 @@ class ProxyContext:
         self.observer = observer
         self.deadlines = Deadlines(self.loop)
         self.connections: set[ClientConnection] = set()
-        self.exchanges: set[Exchange] = set()
+        self.requests = 0
+        """Requests in progress."""
         self.draining = False
         self.idle = asyncio.Event()
-        """Set while no request is in progress."""
-        self.idle.set()
+        """Set when the last request of a drain has ended."""
+        self.plans: Memo[Plan] = Memo(_PLANS)
+        self._reply_heads: Memo[ReplyHead] = Memo(_REPLY_HEADS)
+        self._unwritten: list[tuple[asyncio.Transport, bytes]] = []
         self._pools: dict[str, ReplicaPool] = {}
         self._upstream_tls: ssl.SSLContext | None = None
         self._id_prefix = secrets.token_hex(6)
@@ -57,6 +66,7 @@ class ProxyContext:
         admission = settings.admission
         names = (settings.routing.session_header, admission.deadline_header, admission.priority_header)
         self.watched = tuple(name for name in names if name is not None)
+        self.watched_names = frozenset(name.lower().encode() for name in self.watched)
         self.session_header, self.deadline_header, self.priority_header = (
             name.lower().encode() if name is not None else None for name in names
         )
@@ -65,6 +75,24 @@ class ProxyContext:
         self.authorization_line = b""
         if mode == "replace" and upstream_key is not None:
             self.authorization_line = b"Authorization: Bearer %b\r\n" % upstream_key.encode()
+        self.plans.clear()
+
+    def write(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Send `data` at the end of this turn of the loop, in order.
+
+        A send wakes the peer if it sleeps, which costs more than the send; sent together, one wake-up serves many.
+        """
+        if not self._unwritten:
+            self.loop.call_soon(self.flush)
+        self._unwritten.append((transport, data))
+
+    def flush(self) -> None:
+        """Send now what waits; to be called before a transport is closed."""
+        if self._unwritten:
+            unwritten, self._unwritten = self._unwritten, []
+            for transport, data in unwritten:
+                if not transport.is_closing():
+                    transport.write(data)
 
     def next_id(self) -> str:
         """A request id that is unique over processes and restarts."""
@@ -78,7 +106,14 @@ class ProxyContext:
             if pool is not None:
                 pool.close()
             pool = ReplicaPool(
-                endpoint, self.loop, self.deadlines, self.settings.limits, self.settings.timeouts, self.upstream_tls
+                endpoint,
+                self.loop,
+                self.deadlines,
+                self.settings.limits,
+                self.settings.timeouts,
+                self.upstream_tls,
+                self._reply_heads,
+                self.write,
             )
             self._pools[endpoint.id] = pool
         return pool

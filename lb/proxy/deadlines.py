@@ -19,7 +19,8 @@ class Timed(Protocol):
     """Something with a deadline. `deadline_at` may be moved later freely; to move it earlier call `Deadlines.set`."""
 
     deadline_at: float
-    bucket: int
+    bucket_at: float
+    """When the wheel will next look at it; NEVER if it stands in no bucket."""
 
     def on_deadline(self, now: float) -> None:
         """The deadline has passed."""
@@ -37,12 +38,13 @@ class Deadlines:
     def set(self, item: Timed, at: float) -> None:
         """Make `at` the deadline of `item`; NEVER disarms."""
         item.deadline_at = at
-        if at == NEVER:
+        if at >= item.bucket_at or at == NEVER:
             return
         bucket = max(int(at / TICK_S), self._done) + 1
-        if item.bucket and item.bucket <= bucket:
+        bucket_at = bucket * TICK_S
+        if bucket_at >= item.bucket_at:
             return
-        item.bucket = bucket
+        item.bucket_at = bucket_at
         self._buckets.setdefault(bucket, []).append(item)
         if self._timer is None:
             self._done = int(self._loop.time() / TICK_S)
@@ -52,10 +54,11 @@ class Deadlines:
         now = self._loop.time()
         current = int(now / TICK_S)
         for bucket in range(self._done + 1, current + 1):
+            bucket_at = bucket * TICK_S
             for item in self._buckets.pop(bucket, ()):
-                if item.bucket != bucket:
-                    continue
-                item.bucket = 0
+                if item.bucket_at != bucket_at:
+                    continue  # it has moved to an earlier bucket meanwhile, and from there on
+                item.bucket_at = NEVER
                 if item.deadline_at <= now:
                     item.deadline_at = NEVER
                     item.on_deadline(now)

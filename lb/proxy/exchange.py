@@ -1,86 +1,94 @@
-"""One request from its offer to its end: queueing, dispatch, retries, relay. It decides nothing about replicas."""
+"""One request from its offer to its end: queueing, dispatch, retries. It decides nothing about replicas."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from lb.effects import Abort, Outcome, Queued, Rejected, Routed, Ticket
+from lb.effects import Abort, Effects, Outcome, Queued, Rejected, Routed, Ticket
 from lb.errors import Reason
+from lb.proxy.intake import Plan, may_use
 from lb.proxy.record import record_of
-from lb.proxy.relay import Relay
+from lb.proxy.relay import Relay, whole_reply
+from lb.proxy.reply import chunk
 from lb.proxy.upstream import UpstreamConnection
-from lb.proxy.verdict import HELD_BODY_BYTES, is_held, judge, retry_after_s
+from lb.proxy.verdict import HELD_BODY_BYTES, failure_of, is_held, judge, retry_after_s
 from lb.request import RequestInfo, Usage
-from lb.surface import Route, Surface
+from lb.settings import KeySettings
 
 if TYPE_CHECKING:
     from lb.proxy.client import ClientConnection
     from lb.proxy.context import ProxyContext
-    from lb.proxy.head import Head
 
 _JOIN_BYTES = 65_536
 """Requests up to this size go out in one write; copying a larger body costs more than a second write."""
 _PROGRESS_EVENTS = 16
-"""The balancer hears of a stream's progress after this many events, as hearing of each would cost more than its relay."""
-
-_FAILURES: dict[Outcome, tuple[Reason, int, str]] = {
-    Outcome.CONNECT_FAILED: (Reason.UPSTREAM_CONNECT, 502, "the replica could not be reached"),
-    Outcome.CONNECT_TIMEOUT: (Reason.UPSTREAM_CONNECT, 504, "the replica could not be reached in time"),
-    Outcome.RESET: (Reason.UPSTREAM_RESET, 502, "the replica closed the connection before its answer was complete"),
-    Outcome.FIRST_BYTE_TIMEOUT: (Reason.UPSTREAM_TIMEOUT, 504, "the replica did not begin to answer in time"),
-    Outcome.IDLE_TIMEOUT: (Reason.UPSTREAM_TIMEOUT, 504, "the replica fell silent"),
-    Outcome.INVALID: (Reason.UPSTREAM_INVALID, 502, "the replica's answer was not valid HTTP"),
-    Outcome.TRUNCATED: (Reason.UPSTREAM_TRUNCATED, 502, "the replica ended the stream before the answer was complete"),
-    Outcome.ABORTED: (Reason.INTERNAL, 503, "the request was ended by the proxy"),
-}
+"""The balancer hears of a stream's progress after this many events: hearing of each would cost more than its relay."""
+_USAGE_BYTES = 4096
+"""The end of an unstreamed reply in which its usage is looked for."""
+_EARLY_BYTES = 65_536
+"""Where the model of a body that is too large to be read whole is looked for."""
+_MODEL_EARLY = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"|name="model"\r\n\r\n([^\r\n]{1,256})\r\n')
 
 
 class Exchange:
-    """One request. Its ticket is finished exactly once, by `_finish`, whatever happens."""
+    """One request. Its ticket is finished exactly once, by `_end`, whatever happens."""
 
     __slots__ = (
-        "_common", "_context", "_fresh", "_held", "_uploading", "body", "client", "connection", "done", "head", "info",
-        "received_at", "relay", "route", "started_at", "status", "surface", "ticket",
+        "_common", "_context", "_fresh", "_held", "_key", "_relay", "_uploading", "body", "client", "connection",
+        "done", "info", "length", "plan", "received_at", "status", "ticket",
     )  # fmt: skip
 
     def __init__(
         self,
         context: ProxyContext,
         client: ClientConnection,
-        head: Head,
-        route: Route,
+        plan: Plan,
         info: RequestInfo,
-        surface: Surface,
-        body: bytes,
-        uploading: bool,
+        key: KeySettings | None,
+        length: int,
     ) -> None:
         self._context = context
+        self._key = key
         self.client = client
-        self.head = head
-        self.route = route
+        self.plan = plan
         self.info = info
-        self.surface = surface
-        self.body = body
-        """The whole body, or what is there of it while `uploading`."""
-        self._uploading = uploading
-        self._common = b""
-        self.connection: UpstreamConnection | None = None
+        self.length = length
+        """The request's Content-Length; negative if it has none."""
         self.ticket: Ticket | None = None
-        self.relay = Relay(client, surface, info)
+        self.connection: UpstreamConnection | None = None
         self.status = 0
         self.done = False
         self._fresh = False
         self._held: list[bytes] | None = None
-        self.started_at = 0.0
-        self.received_at = client.received_at
+        self._relay: Relay | None = None
+        self._uploading = False
 
     # from offer to dispatch ----------------------------------------------------------------------------------------
 
-    def begin(self, now: float) -> None:
-        context = self._context
-        self.started_at = now
-        context.exchanges.add(self)
-        decision = context.balancer.offer(self.info, now, self)
+    def begin(self, body: bytes, uploading: bool, now: float) -> None:
+        """Offer the request. `body` is all of it, or its beginning while `uploading`."""
+        self.body = body
+        self.received_at = now
+        self._common = b""
+        context, info, plan = self._context, self.info, self.plan
+        if uploading:
+            self._uploading = True
+            info.body_bytes = info.prompt_bytes = max(self.length, len(body))
+            match = _MODEL_EARLY.search(body[:_EARLY_BYTES])
+            if match is not None:
+                info.model = (match[1] or match[2]).decode("utf-8", "replace")
+        elif body:
+            info.body_bytes = len(body)
+            if plan.route.generates and b"content-encoding" not in plan.head.kept:
+                plan.surface.read_request(body, info)
+        context.requests += 1
+        if self._key is not None and not may_use(self._key, info.model):
+            self.status = 403
+            self._end(None, Reason.FORBIDDEN, None)
+            self._reply_error(403, Reason.FORBIDDEN, "this API key may not use that model", None)
+            return
+        decision = context.balancer.offer(info, now, self)
         if isinstance(decision, Routed):
             self.ticket = decision.ticket
             self._dispatch()
@@ -103,13 +111,14 @@ class Exchange:
         self._reply_error(effect.status, effect.reason, effect.message, effect.retry_after_s)
 
     def on_abort(self, effect: Abort) -> None:
-        """A drain's deadline, or the grace of the shutdown, has passed."""
+        """A drain's deadline has passed."""
         self._fail(Outcome.ABORTED, effect.reason, 503, "the replica is being taken out of service")
 
     def _dispatch(self) -> None:
-        assert self.ticket is not None
-        assert self.ticket.replica is not None
-        pool = self._context.pool(self.ticket.replica.endpoint)
+        ticket = self.ticket
+        assert ticket is not None
+        assert ticket.replica is not None
+        pool = self._context.pool(ticket.replica.endpoint)
         connection = None if self._fresh else pool.take()
         if connection is None:
             pool.connect(self)
@@ -122,55 +131,46 @@ class Exchange:
         else:
             self._send(connection)
 
-    def connect_failed(self, outcome: Outcome, reason: str) -> None:
+    def connect_failed(self, outcome: Outcome) -> None:
         if not self.done:
-            self._attempt_failed(outcome, reason)
+            self._attempt_failed(outcome)
 
     def _send(self, connection: UpstreamConnection) -> None:
         self.connection = connection
-        context = self._context
-        endpoint = connection.endpoint
-        head = self.head
-        data = b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b" % (
-            head.method.encode(),
-            endpoint.base_path.encode(),
+        context, head, body = self._context, self.plan.head, self.body
+        data = b"%b %b%b HTTP/1.1\r\n%b%b" % (
+            head.method_bytes,
+            connection.base_path,
             head.target,
-            endpoint.authority.encode(),
+            connection.host_line,
             self._common or self._common_lines(),
         )
-        no_body = head.method == "HEAD"
         deadline_at = context.loop.time() + context.settings.timeouts.first_byte_s
-        body = self.body
+        no_body = head.method == "HEAD"
         if self._uploading:
-            connection.send(self, data, no_body=no_body, deadline_at=deadline_at)
+            connection.send(self, data, no_body, deadline_at)
             self.body = b""
             self.upload(body)
             self.client.upload_wanted()
         elif len(body) <= _JOIN_BYTES:
-            connection.send(self, data + body, no_body=no_body, deadline_at=deadline_at)
+            connection.send(self, data + body, no_body, deadline_at)
         else:
-            connection.send(self, data, no_body=no_body, deadline_at=deadline_at)
-            connection.transport.write(body)
+            connection.send(self, data, no_body, deadline_at)
+            context.write(connection.transport, body)
 
     def _common_lines(self) -> bytes:
         """The head's lines after Host, the same for every attempt."""
-        context, head = self._context, self.head
-        lines = head.lines
-        if context.authorization_line:
-            lines = [*lines, context.authorization_line]
-        elif context.forward_authorization:
-            lines = [*lines, *(b"%b: %b\r\n" % pair for pair in head.auth)]
+        head, body = self.plan.head, self.body
         if self.client.tunnelling:
             framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
         elif self._uploading:
-            known = head.content_length
-            framing = b"Content-Length: %d\r\n" % known if known >= 0 else b"Transfer-Encoding: chunked\r\n"
-        elif self.body or head.content_length == 0:
-            framing = b"Content-Length: %d\r\n" % len(self.body)
+            framing = b"Content-Length: %d\r\n" % self.length if self.length >= 0 else b"Transfer-Encoding: chunked\r\n"
+        elif body or self.length == 0:
+            framing = b"Content-Length: %d\r\n" % len(body)
         else:
             framing = b""
         self._common = b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
-            b"".join(lines),
+            self.plan.lines,
             self.client.forwarded_lines(head),
             framing,
             self.info.id.encode(),
@@ -181,19 +181,17 @@ class Exchange:
 
     def upload(self, data: bytes) -> None:
         """More of a body that is too large to be held."""
-        if self.connection is None or not data:
-            return
-        if self.head.content_length < 0:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        self.connection.transport.write(data)
+        if self.connection is not None and data:
+            self._context.write(self.connection.transport, data if self.length >= 0 else chunk(data))
 
     def upload_done(self) -> None:
         self._uploading = False
-        if self.connection is not None:
-            if self.head.content_length < 0:
-                self.connection.transport.write(b"0\r\n\r\n")
+        connection = self.connection
+        if connection is not None:
+            if self.length < 0:
+                self._context.write(connection.transport, b"0\r\n\r\n")
             timeouts = self._context.settings.timeouts
-            self._context.deadlines.set(self.connection, self._context.loop.time() + timeouts.first_byte_s)
+            self._context.deadlines.set(connection, self._context.loop.time() + timeouts.first_byte_s)
 
     def upstream_writable(self, writable: bool) -> None:
         if self._uploading or self.client.tunnelling:
@@ -206,41 +204,56 @@ class Exchange:
 
     # the reply -----------------------------------------------------------------------------------------------------
 
+    def response_whole(self, connection: UpstreamConnection, lines: bytes, body: bytes) -> None:
+        """A complete reply with a known length, in one piece: how nearly all that is not streamed arrives."""
+        status = self.status = connection.status
+        if is_held(status) or self._uploading:
+            self.response_data(connection, True, body, True)
+            return
+        context, ticket = self._context, self.ticket
+        assert ticket is not None
+        ticket.bytes_out += len(body)
+        self.connection = None
+        context.balancer.first_byte(ticket, context.loop.time())
+        connection.release()
+        plan = self.plan
+        outcome = Outcome.OK if status < 400 else Outcome.CLIENT_ERROR
+        usage = None
+        if plan.route.generates and status < 400:
+            usage = plan.surface.read_usage(body[-_USAGE_BYTES:])
+        close = not plan.head.keep_alive or context.draining
+        context.write(self.client.transport, whole_reply(status, lines, body, self.info.id, close))
+        self._end(outcome, None, usage)
+        self.client.exchange_done(close)
+
     def response_data(self, connection: UpstreamConnection, head: bool, body: bytes, complete: bool) -> None:
+        relay = self._relay
         if head:
             self.status = connection.status
+            relay = self._relay = Relay(self._context, self.client, self.plan.surface)
             if connection.upgraded:
-                self._start_tunnel(connection, body)
+                self._start_tunnel(connection, relay, body)
                 return
             if is_held(connection.status):
                 self._held = []
             if self.client.stalled:
                 connection.pause()
+        assert relay is not None
         if self._held is not None:
-            self._hold(connection, body, complete)
+            self._hold(connection, relay, body, complete)
             return
-        relay = self.relay
-        if not body and not complete and not relay.started:
-            return  # the head waits for something behind it: until then another replica can still be tried
+        if not relay.started:
+            if not body and not complete:
+                return  # the head waits for something behind it: until then another replica can still be tried
+            relay.start(connection, self.info.id, self._must_close(complete), self.plan.head.method == "HEAD")
         ticket = self.ticket
         assert ticket is not None
-        if not relay.started:
-            relay.start(connection, self.info.id, self._must_close(complete), self.head.method == "HEAD")
         ticket.bytes_out += len(body)
-        now = self._context.loop.time()
         if not relay.streaming:
             if not ticket.first_byte_at:
-                self._context.balancer.first_byte(ticket, now)
+                self._context.balancer.first_byte(ticket, self._context.loop.time())
         elif body:
-            events = relay.events_in(body)
-            if events:
-                ticket.progress_at = now
-                before = ticket.events
-                ticket.events = before + events
-                if not ticket.first_byte_at:
-                    self._context.balancer.first_byte(ticket, now)
-                elif before // _PROGRESS_EVENTS != ticket.events // _PROGRESS_EVENTS:
-                    self._context.balancer.progress(ticket, now)
+            self._note_progress(ticket, relay.events_in(body))
         if relay.truncated_by(body, complete):
             self._fail(Outcome.TRUNCATED)
             return
@@ -248,7 +261,18 @@ class Exchange:
         if complete:
             self._complete(connection, judge(connection.status, b""))
 
-    def _hold(self, connection: UpstreamConnection, body: bytes, complete: bool) -> None:
+    def _note_progress(self, ticket: Ticket, events: int) -> None:
+        if not events:
+            return
+        now = ticket.progress_at = self._context.loop.time()
+        before = ticket.events
+        ticket.events = before + events
+        if not ticket.first_byte_at:
+            self._context.balancer.first_byte(ticket, now)
+        elif before // _PROGRESS_EVENTS != ticket.events // _PROGRESS_EVENTS:
+            self._context.balancer.progress(ticket, now)
+
+    def _hold(self, connection: UpstreamConnection, relay: Relay, body: bytes, complete: bool) -> None:
         """Gather an error reply until it can be judged; then try elsewhere, or pass it on whole."""
         held = self._held
         assert held is not None
@@ -259,34 +283,41 @@ class Exchange:
         self._held = None
         outcome = judge(connection.status, text)
         if complete and self._retry(outcome, connection.status, retry_after_s(connection.kept.get(b"retry-after"))):
-            connection.release(reusable=True)
+            connection.release()
             return
-        relay = self.relay
-        relay.start(connection, self.info.id, self._must_close(complete), self.head.method == "HEAD")
+        relay.start(connection, self.info.id, self._must_close(complete), self.plan.head.method == "HEAD")
         relay.pass_on(text, complete)
         if complete:
             self._complete(connection, outcome)
 
     def _complete(self, connection: UpstreamConnection, outcome: Outcome) -> None:
-        uploading = self._uploading
+        relay, uploading = self._relay, self._uploading
+        assert relay is not None
         self.connection = None
-        connection.release(reusable=not uploading)
-        usage = self.relay.usage() if self.route.generates and outcome is Outcome.OK else None
-        close = self.relay.close
+        if uploading:
+            connection.abort()
+        else:
+            connection.release()
+        usage = relay.usage() if self.plan.route.generates and outcome is Outcome.OK else None
         self._end(outcome, None, usage)
-        self.client.exchange_done(close or uploading)
+        self.client.exchange_done(relay.close or uploading)
 
     def _must_close(self, complete: bool) -> bool:
         """Whether the client's connection ends with this reply."""
-        return not self.head.keep_alive or self._context.draining or (complete and self._uploading)
+        return not self.plan.head.keep_alive or self._context.draining or (complete and self._uploading)
 
     # failures ------------------------------------------------------------------------------------------------------
+
+    @property
+    def started(self) -> bool:
+        """Whether something of a replica's reply is on its way to the client."""
+        return self._relay is not None and self._relay.started
 
     def upstream_lost(self, connection: UpstreamConnection, outcome: Outcome) -> None:
         if self.done:
             return
         self.connection = None
-        if self.client.tunnelling and self.relay.started:
+        if self.client.tunnelling and self.started:
             self._end(Outcome.OK, None, None)
             self.client.close_after_flush()
             return
@@ -295,17 +326,16 @@ class Exchange:
             self._fresh = True
             self._dispatch()
             return
-        self._attempt_failed(outcome, "")
+        self._attempt_failed(outcome)
 
     @property
     def _upload_began(self) -> bool:
         """Whether body bytes are gone that nobody has any more."""
         return self._uploading or self.client.upload_began
 
-    def _attempt_failed(self, outcome: Outcome, detail: str) -> None:
-        if not self.relay.started and self._retry(outcome):
-            return
-        self._fail(outcome, detail=detail)
+    def _attempt_failed(self, outcome: Outcome) -> None:
+        if self.started or not self._retry(outcome):
+            self._fail(outcome)
 
     def _retry(self, outcome: Outcome, status: int = 0, retry_after: float | None = None) -> bool:
         """Offer the request again; False if it stays with the failure at hand."""
@@ -320,32 +350,29 @@ class Exchange:
             return False
         self._fresh = False
         self.connection = None
+        self._held = None
         if isinstance(decision, Routed):
             self._dispatch()
         elif isinstance(decision, Queued):
             context.gateway.arm()
         else:
-            # Deferred, as the failed connection is not released yet.
-            context.loop.call_soon(self.on_rejected, decision)
+            context.loop.call_soon(self.on_rejected, decision)  # after the failed connection is done with
         return True
 
-    def _fail(
-        self, outcome: Outcome, reason: Reason | None = None, status: int = 0, message: str = "", detail: str = ""
-    ) -> None:
+    def _fail(self, outcome: Outcome, reason: Reason | None = None, status: int = 0, message: str = "") -> None:
         """End the request with an error of ours: as a reply if nothing was sent, else as a cut that shows."""
         if self.done:
             return
-        known_reason, known_status, known_message = _FAILURES.get(outcome, (Reason.INTERNAL, 502, "the request failed"))
+        known_reason, known_status, known_message = failure_of(outcome)
         reason, status, message = reason or known_reason, status or known_status, message or known_message
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.abort()
-        started = self.relay.started
+        self._free()
+        started = self.started
         if not started:
             self.status = status
         self._end(outcome, reason, None)
         if started:
-            self.relay.cut(reason, message)
+            assert self._relay is not None
+            self._relay.cut(reason, message)
         else:
             self._reply_error(status, reason, message, None)
 
@@ -353,61 +380,67 @@ class Exchange:
         """The client has left, or takes nothing any more: the replica is freed at once."""
         if self.done:
             return
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.abort()
-        if not self.relay.started:
+        self._free()
+        started = self.started
+        if not started:
             self.status = 499
-        tunnel_end = self.client.tunnelling and self.relay.started
+        tunnel_end = self.client.tunnelling and started
         outcome = Outcome.WRITE_STALLED if stalled else Outcome.OK if tunnel_end else Outcome.CLIENT_CLOSED
         self._end(outcome, None, None)
 
+    def cancel(self) -> None:
+        """The shutdown's grace has passed."""
+        self._fail(Outcome.ABORTED, Reason.DRAINING, 503, "the proxy is shutting down")
+
+    def _free(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.abort()
+
     def _reply_error(self, status: int, reason: Reason, message: str, retry_after: float | None) -> None:
-        body = self.surface.error_body(status, reason, message)
-        close = not self.head.keep_alive or self._uploading or self._context.draining
-        self.client.own_reply(status, body, self.info.id, close, retry_after, self.head.method == "HEAD")
+        body = self.plan.surface.error_body(status, reason, message)
+        head = self.plan.head
+        close = not head.keep_alive or self._uploading or self._context.draining
+        self.client.own_reply(status, body, self.info.id, close, retry_after, head.method == "HEAD")
 
     # the end -------------------------------------------------------------------------------------------------------
 
     def _end(self, outcome: Outcome | None, reason: Reason | None, usage: Usage | None) -> None:
         """Finish the ticket and tell the observer; after this nothing of the exchange happens any more."""
         self.done = True
-        context, info, ticket = self._context, self.info, self.ticket
+        context, ticket = self._context, self.ticket
+        context.requests -= 1
         now = context.loop.time()
-        context.exchanges.discard(self)
-        effects = ()
-        if outcome is not None and ticket is not None:
-            effects = context.balancer.finish(ticket, outcome, now, status=self.status, usage=usage)
+        effects: Effects = ()
+        if ticket is not None:
+            ticket.owner = None  # else the two would keep each other until the garbage collector runs
+            if outcome is not None:
+                effects = context.balancer.finish(ticket, outcome, now, status=self.status, usage=usage)
         context.observer.finished(record_of(self, outcome, reason, usage, now))
         if effects:
             context.gateway.apply(effects)
-        if context.draining and not context.exchanges:
+        if context.draining and not context.requests:
             context.idle.set()
 
     # tunnels -------------------------------------------------------------------------------------------------------
 
-    def _start_tunnel(self, connection: UpstreamConnection, rest: bytes) -> None:
+    def _start_tunnel(self, connection: UpstreamConnection, relay: Relay, rest: bytes) -> None:
         if not self.client.tunnelling:
-            connection.release(reusable=False)
             self._fail(Outcome.INVALID)
             return
         assert self.ticket is not None
         self._context.balancer.first_byte(self.ticket, self._context.loop.time())
-        self.relay.start_tunnel(connection, self.info.id)
-        if rest:
-            self.client.write(rest)
+        relay.start_tunnel(connection, self.info.id)
+        self.client.tunnel()
+        self.tunnel_data(rest)
 
     def tunnel_data(self, data: bytes) -> None:
         """From the replica to the client."""
-        if self.ticket is not None:
+        if self.ticket is not None and data:
             self.ticket.bytes_out += len(data)
-        self.client.write(data)
+            self._context.write(self.client.transport, data)
 
     def tunnel_upload(self, data: bytes) -> None:
         """From the client to the replica."""
         if self.connection is not None:
-            self.connection.transport.write(data)
-
-    def cancel(self) -> None:
-        """The shutdown's grace has passed."""
-        self._fail(Outcome.ABORTED, Reason.DRAINING, 503, "the proxy is shutting down")
+            self._context.write(self.connection.transport, data)

@@ -45,15 +45,16 @@ _PLAIN_CONNECTION = {b"keep-alive": None, b"close": None, b"": None}
 
 
 class Head:
-    """One request's head. Attributes are final once `HeadReader.read` returned it."""
+    """One request's head; nobody writes to it once `HeadReader.read` returned it."""
 
     __slots__ = (
         "auth", "chunked", "connection", "content_length", "expect_continue", "fields", "forwarded", "host", "http11",
-        "keep_alive", "kept", "lines", "method", "path", "target", "upgrade",
+        "keep_alive", "kept", "lines", "method", "method_bytes", "path", "target", "upgrade",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.method = ""
+        self.method_bytes = b""
         self.target = b""
         """Origin-form, byte for byte as the client wrote it."""
         self.path = ""
@@ -121,7 +122,8 @@ class HeadReader:
             raise (error.__context__ if isinstance(error.__context__, ProxyError) else _bad(str(error))) from None
         except httptools.HttpParserError as error:
             raise _bad(str(error)) from None
-        head.method = parser.get_method().decode("ascii")
+        head.method_bytes = parser.get_method()
+        head.method = head.method_bytes.decode("ascii")
         self._check_version(parser.get_http_version(), head)
         head.keep_alive = parser.should_keep_alive()
         self._check(head)

@@ -1,126 +1,118 @@
-"""From a request's head to an exchange: path, key, headers that steer, and the body's own words."""
+"""From a request's head to its route: path, key, and the headers that steer."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lb.auth import Network, client_address, forwarded_for_value
 from lb.errors import ProxyError, Reason
-from lb.proxy.exchange import Exchange
-from lb.proxy.local import local_answer
+from lb.paths import surface_of
 from lb.request import RequestInfo, SurfaceName
 from lb.settings import KeySettings
 from lb.surface import Route, Surface
-from lb.surfaces import SURFACES
 
 if TYPE_CHECKING:
     from lb.proxy.client import ClientConnection
     from lb.proxy.context import ProxyContext
     from lb.proxy.head import Head
 
-_MODEL_EARLY = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"|name="model"\r\n\r\n([^\r\n]{1,256})\r\n')
 _PATIENCE_MAX_S = 86_400.0
+_LOCAL = frozenset({"*", "/health", "/v1/models"})
 
 
-class Arrival:
-    """A request whose head was accepted and whose body is awaited."""
+class Plan:
+    """What one head means, as far as it does not depend on who sends it. Shared by all requests with that head."""
 
-    __slots__ = ("_key", "head", "info", "route", "surface")
+    __slots__ = ("head", "lines", "local", "route", "steered", "surface")
 
-    def __init__(self, head: Head, route: Route, info: RequestInfo, surface: Surface, key: KeySettings | None) -> None:
+    def __init__(self, context: ProxyContext, head: Head) -> None:
         self.head = head
-        self.route = route
-        self.info = info
-        self.surface = surface
-        self._key = key
-
-    def exchange(self, context: ProxyContext, client: ClientConnection, body: bytes, uploading: bool) -> Exchange:
-        """The exchange for this request; raises ProxyError if its key may not use its model.
-
-        `body` is all of it, or its beginning while `uploading`.
-        """
-        info, head = self.info, self.head
-        if uploading:
-            info.body_bytes = info.prompt_bytes = max(head.content_length, len(body))
-            match = _MODEL_EARLY.search(body[:_EARLY_BYTES])
-            if match is not None:
-                info.model = (match[1] or match[2]).decode("utf-8", "replace")
-        elif body:
-            info.body_bytes = len(body)
-            if self.route.generates and b"content-encoding" not in head.kept:
-                self.surface.read_request(body, info)
-        if self._key is not None and self._key.models and info.model not in self._key.models:
-            error = ProxyError(Reason.FORBIDDEN, 403, "this API key may not use that model", close=True)
-            error.surface = info.surface
-            raise error
-        return Exchange(context, client, head, self.route, info, self.surface, body, uploading)
+        self.local = head.path in _LOCAL and head.method in ("GET", "HEAD", "OPTIONS")
+        """Whether Tidegate itself may answer."""
+        self.route = _OWN if self.local else _route(context, head)
+        self.surface: Surface = surface_of(self.route)
+        self.steered = not context.watched_names.isdisjoint(head.kept)
+        lines = head.lines
+        if context.authorization_line:
+            lines = [*lines, context.authorization_line]
+        elif context.forward_authorization:
+            lines = [*lines, *(b"%b: %b\r\n" % pair for pair in head.auth)]
+        self.lines = b"".join(lines)
+        """Header lines for the replica, as far as they are the same for all clients."""
 
 
-_EARLY_BYTES = 65_536
-"""Where the model of a body that is too large to be read whole is looked for."""
+_OWN = Route(SurfaceName.OTHER, frozenset({"GET", "HEAD", "OPTIONS"}), generates=False)
 
 
-def admit(context: ProxyContext, client: ClientConnection, head: Head) -> Arrival | bytes:
-    """Judge a head. Returns the arrival whose body is to be read, or the bytes of a local answer; raises ProxyError."""
-    if head.forwarded:
-        trusted = context.settings.forwarding.trusted_proxies
-        said = dict(head.forwarded).get(b"x-forwarded-for", b"") if trusted else b""
-        client.address = client_address(client.peer, said.decode("latin-1"), trusted)
-    answer = local_answer(context, head)
-    if answer is not None and head.path not in _GUARDED:
-        return answer
-    route = context.paths.match("GET" if head.method == "HEAD" else head.method, head.path)
-    if route is None:
-        if context.paths.known(head.path):
-            raise ProxyError(Reason.METHOD_NOT_ALLOWED, 405, f"{head.method} is not allowed on this path", close=True)
+def _route(context: ProxyContext, head: Head) -> Route:
+    method = "GET" if head.method == "HEAD" else head.method
+    route = context.paths.match(method, head.path)
+    if route is not None:
+        return route
+    allowed = context.paths.methods(head.path)
+    if allowed and head.method == "OPTIONS":
+        return Route(SurfaceName.OTHER, frozenset({"OPTIONS"}), generates=False)  # a browser's question before a POST
+    if allowed:
         raise ProxyError(
-            Reason.NOT_FOUND, 404, "this path is not served here (the policy's `paths.allow` adds paths)", close=True
+            Reason.METHOD_NOT_ALLOWED, 405, f"{head.method} is not allowed here; use {', '.join(sorted(allowed))}"
         )
+    raise ProxyError(Reason.NOT_FOUND, 404, "this path is not served here (the policy's `paths.allow` adds paths)")
+
+
+def admit(
+    context: ProxyContext, client: ClientConnection, plan: Plan, length: int
+) -> tuple[RequestInfo, KeySettings | None]:
+    """Judge one request by its head; raises ProxyError. `length` is its Content-Length, negative if it has none."""
+    head, route = plan.head, plan.route
     try:
-        key = _authenticate(context, client, head)
-        if answer is not None:
-            return answer
-        limit = context.settings.limits.body_bytes
-        if head.content_length > limit:
-            raise ProxyError(Reason.BODY_TOO_LARGE, 413, f"the request body is larger than {limit} bytes", close=True)
+        if head.forwarded:
+            trusted = context.settings.forwarding.trusted_proxies
+            said = dict(head.forwarded).get(b"x-forwarded-for", b"") if trusted else b""
+            client.address = client_address(client.peer, said.decode("latin-1"), trusted)
         info = RequestInfo(context.next_id(), route.surface, route.model_in_path)
         info.stream = route.streams_by_path
-        if key is not None:
-            info.tenant = key.name
-            info.priority = key.priority
-        if head.kept:
+        key = None
+        if context.authenticator.required:
+            key = _authenticate(context, client, head)
+            if key is not None:
+                info.tenant = key.name
+                info.priority = key.priority
+        limit = context.settings.limits.body_bytes
+        if length > limit:
+            raise ProxyError(Reason.BODY_TOO_LARGE, 413, f"the request body is larger than {limit} bytes")
+        if plan.steered:
             _read_steering(context, head, info, key)
-        if head.upgrade == b"websocket" and route.surface is SurfaceName.WEBSOCKET and head.method == "GET":
-            client.tunnelling = True
     except ProxyError as error:
         error.surface = route.surface
         raise
-    return Arrival(head, route, info, SURFACES[route.surface], key)
-
-
-_GUARDED = frozenset({"/v1/models"})
-"""Local answers that a key is needed for."""
+    return info, key
 
 
 def _authenticate(context: ProxyContext, client: ClientConnection, head: Head) -> KeySettings | None:
-    authenticator = context.authenticator
-    if not authenticator.required:
-        return None
+    if client.known_auth is head.auth and client.known_by is context.authenticator:
+        return client.known_key
     said: dict[bytes, bytes] = {}
     for name, value in head.auth:
         if name in said:
-            raise ProxyError(Reason.BAD_REQUEST, 400, f"there is more than one {name.decode()} header", close=True)
+            raise ProxyError(Reason.BAD_REQUEST, 400, f"there is more than one {name.decode()} header")
         said[name] = value
-    return authenticator.authenticate(
+    key = context.authenticator.authenticate(
         said.get(b"authorization"),
         said.get(b"x-api-key"),
         said.get(b"api-key"),
         source=client.address,
         now=context.loop.time(),
     )
+    if not head.forwarded:  # else the source may differ from request to request
+        client.known_auth, client.known_by, client.known_key = head.auth, context.authenticator, key
+    return key
+
+
+def may_use(key: KeySettings, model: str | None) -> bool:
+    """Whether requests with this key may name this model."""
+    return not key.models or model in key.models
 
 
 def _read_steering(context: ProxyContext, head: Head, info: RequestInfo, key: KeySettings | None) -> None:

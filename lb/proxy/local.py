@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lb.proxy.reply import own_reply
-from lb.surfaces.models import models_body
+from lb.surfaces.models import list_body
 
 if TYPE_CHECKING:
     from lb.proxy.context import ProxyContext
@@ -14,23 +14,19 @@ if TYPE_CHECKING:
 _ALLOW = b"allow: GET, HEAD, POST, OPTIONS\r\n"
 
 
-def local_answer(context: ProxyContext, head: Head) -> bytes | None:
-    """The reply to a request that needs no replica, or None.
+def local_answer(context: ProxyContext, head: Head) -> bytes:
+    """The reply to a request that needs no replica.
 
     `/health` tells a load balancer in front of this one whether to send work; `/v1/models` lists what all replicas
     serve together, which no single replica knows.
     """
     path = head.path
     close = not head.keep_alive or context.draining
-    if path == "*":
+    if head.method == "OPTIONS":
         return own_reply(204, b"", close=close, headers=_ALLOW)
-    if head.method not in ("GET", "HEAD"):
-        return None
     head_only = head.method == "HEAD"
     if path == "/health":
         ready = not context.draining and context.balancer.ready
         body = b'{"status":"ok"}' if ready else b'{"status":"no replica is ready"}'
         return own_reply(200 if ready else 503, body, close=close, head_only=head_only)
-    if path == "/v1/models":
-        return own_reply(200, models_body(context.balancer.models()), close=close, head_only=head_only)
-    return None
+    return own_reply(200, list_body([context.balancer.models()]), close=close, head_only=head_only)

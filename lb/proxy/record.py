@@ -20,7 +20,7 @@ def record_of(
     exchange: Exchange, outcome: Outcome | None, reason: Reason | None, usage: Usage | None, now: float
 ) -> RequestRecord:
     """The record of an exchange that has just ended. Positional, as keywords would double its price."""
-    info, head, ticket = exchange.info, exchange.head, exchange.ticket
+    info, head, ticket = exchange.info, exchange.plan.head, exchange.ticket
     usage = usage or _NOTHING_COUNTED
     received_at = exchange.received_at
     if ticket is None:
@@ -33,7 +33,7 @@ def record_of(
     return RequestRecord(
         info.id, head.method, head.path, exchange.client.address, info.surface, info.model, info.tenant,
         exchange.status, outcome, reason, replica.endpoint.id if replica is not None else None, ticket.reason,
-        ticket.attempts, (ticket.routed_at or now) - exchange.started_at,
+        ticket.attempts, (ticket.routed_at or now) - received_at,
         ticket.first_byte_at - received_at if ticket.first_byte_at else None, now - received_at,
         info.body_bytes, ticket.bytes_out, ticket.events, ticket.prompt_tokens, ticket.output_tokens,
         usage.prompt_tokens, usage.output_tokens, usage.cached_tokens, ticket.predicted_s,

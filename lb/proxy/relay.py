@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from lb.errors import Reason
 from lb.proxy.reply import LAST_CHUNK, reply_head
-from lb.request import RequestInfo, Usage
-from lb.surface import StreamEnd, StreamFormat, Surface
+from lb.request import Usage
+from lb.surface import StreamEnd, Surface
 from lb.surfaces.progress import events_in
 
 if TYPE_CHECKING:
     from lb.proxy.client import ClientConnection
+    from lb.proxy.context import ProxyContext
     from lb.proxy.upstream import UpstreamConnection
 
 _TAIL_BYTES = 16_384
@@ -20,21 +21,21 @@ _TAIL_BYTES = 16_384
 _TAIL_READS = 6
 """The last content, the usage and `[DONE]` may come in a read each, with pings between them."""
 _DONE = b"data: [DONE]"
-_STREAM_TYPES = {b"text/event-stream": StreamFormat.SSE, b"application/x-ndjson": StreamFormat.NDJSON}
+_STREAM_TYPES = frozenset({b"text/event-stream", b"application/x-ndjson"})
 
 
 class Relay:
     """Passes one reply on. Nothing is buffered here beyond the head and a tail of 16 KiB."""
 
     __slots__ = (
-        "_chunked", "_client", "_held_head", "_info", "_measured", "_surface", "_tail", "close", "events_in",
+        "_chunked", "_client", "_context", "_held_head", "_measured", "_surface", "_tail", "close", "events_in",
         "started", "streaming",
     )  # fmt: skip
 
-    def __init__(self, client: ClientConnection, surface: Surface, info: RequestInfo) -> None:
+    def __init__(self, context: ProxyContext, client: ClientConnection, surface: Surface) -> None:
+        self._context = context
         self._client = client
         self._surface = surface
-        self._info = info
         self.started = False
         """Whether the head is decided on: no other replica can be tried any more."""
         self.streaming = False
@@ -65,14 +66,13 @@ class Relay:
         self.close = close
         kept = connection.kept
         if status == 200 and b"content-encoding" not in kept:
-            media_type = kept.get(b"content-type", b"").partition(b";")[0].strip().lower()
-            self.streaming = media_type in _STREAM_TYPES
+            self.streaming = kept.get(b"content-type", b"").partition(b";")[0].strip().lower() in _STREAM_TYPES
         self._held_head = reply_head(status, connection.reason, connection.lines, framing, request_id, close)
 
     def start_tunnel(self, connection: UpstreamConnection, request_id: str) -> None:
         self.started = True
         framing = b"connection: Upgrade\r\nupgrade: websocket\r\n"
-        self._client.write(reply_head(101, connection.reason, connection.lines, framing, request_id, False))
+        self._write(reply_head(101, connection.reason, connection.lines, framing, request_id, False))
 
     def truncated_by(self, body: bytes, complete: bool) -> bool:
         """Whether these bytes would end a stream cleanly that is not complete; they must then not be passed on.
@@ -85,7 +85,7 @@ class Relay:
             return False
         if self._surface.stream_end(self._joined_tail()) is not StreamEnd.TRUNCATED:
             return False
-        before, mark, _ = body.partition(_DONE)
+        before = body.partition(_DONE)[0]
         if before:
             self.pass_on(before, complete=False)
         return True
@@ -95,11 +95,11 @@ class Relay:
         head, self._held_head = self._held_head, b""
         if not self._chunked:
             if head or body:
-                self._client.write(head + body)
+                self._write(head + body)
         elif complete:
-            self._client.write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body) if body else head + LAST_CHUNK)
+            self._write(b"%b%x\r\n%b\r\n0\r\n\r\n" % (head, len(body), body) if body else head + LAST_CHUNK)
         elif body:
-            self._client.write(b"%b%x\r\n%b\r\n" % (head, len(body), body))
+            self._write(b"%b%x\r\n%b\r\n" % (head, len(body), body))
 
     def cut(self, reason: Reason, message: str) -> None:
         """End a reply that has begun in a way that no client can take for its proper end."""
@@ -112,7 +112,7 @@ class Relay:
         if event and self._chunked:
             event = b"%x\r\n%b\r\n" % (len(event), event)
         if head or event:
-            self._client.write(head + event)
+            self._write(head + event)
         if self._chunked or self._measured:
             self._client.close_after_flush()
         else:
@@ -124,3 +124,22 @@ class Relay:
 
     def _joined_tail(self) -> bytes:
         return b"".join(self._tail)[-_TAIL_BYTES:]
+
+    def _write(self, data: bytes) -> None:
+        self._context.write(self._client.transport, data)
+
+
+def whole_reply(status: int, lines: bytes, body: bytes, request_id: str, close: bool) -> bytes:
+    """A complete reply. `lines` are its status line and headers without length, each with CRLF."""
+    if status in (204, 304):
+        return b"%bx-request-id: %b\r\n%b\r\n" % (lines, request_id.encode(), _CLOSE if close else b"")
+    return b"%bcontent-length: %d\r\nx-request-id: %b\r\n%b\r\n%b" % (
+        lines,
+        len(body),
+        request_id.encode(),
+        _CLOSE if close else b"",
+        body,
+    )
+
+
+_CLOSE = b"connection: close\r\n"

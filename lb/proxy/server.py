@@ -75,25 +75,25 @@ class ProxyServer:
             server.close()
         for connection in list(context.connections):
             connection.drain()
-        if context.exchanges:
-            context.idle.clear()
+        if context.requests:
             try:
                 async with asyncio.timeout(grace_s):
                     await context.idle.wait()
             except TimeoutError:
                 pass
-        left = list(context.exchanges)
-        for exchange in left:
-            exchange.cancel()
-        return len(left)
+        left = context.requests
+        for connection in list(context.connections):
+            connection.cancel()
+        context.flush()
+        return left
 
     async def close(self) -> None:
         """Drop what is left. `drain` comes first where clients matter."""
         for server in self._servers:
             server.close()
-        for exchange in list(self._context.exchanges):
-            exchange.cancel()
         for connection in list(self._context.connections):
+            connection.cancel()
+            self._context.flush()
             connection.transport.abort()
         self._context.close()
         await asyncio.sleep(0)
@@ -104,7 +104,7 @@ class ProxyServer:
 
     @property
     def requests_in_progress(self) -> int:
-        return len(self._context.exchanges)
+        return self._context.requests
 
 
 def server_tls(settings: TlsSettings) -> ssl.SSLContext:

@@ -12,6 +12,7 @@ import httptools
 from lb.effects import Outcome
 from lb.endpoint import Endpoint
 from lb.proxy.deadlines import NEVER, Deadlines
+from lb.proxy.memo import Memo, measured
 from lb.settings import LimitSettings, TimeoutSettings
 
 if TYPE_CHECKING:
@@ -28,11 +29,16 @@ _INTERIM_MAX = 16
 """Interim (1xx) replies to one request; more is a fault of the replica."""
 _IDLE_MAX = 512
 """Idle connections kept per replica: about twice what one replica serves at once."""
+_MEMO_BYTES = 2048
+"""Longer reply heads are parsed each time; runtimes send 100 to 300 bytes."""
 _OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Exchange(Protocol):
     """The request that a connection works for."""
+
+    def response_whole(self, connection: UpstreamConnection, lines: bytes, body: bytes) -> None:
+        """All of a reply with a known length. `lines`: status line and headers, without the length."""
 
     def response_data(self, connection: UpstreamConnection, head: bool, body: bytes, complete: bool) -> None:
         """Part of the reply: `head` on the first call (its fields are on the connection), then body bytes."""
@@ -46,58 +52,81 @@ class Exchange(Protocol):
     def connected(self, connection: UpstreamConnection) -> None:
         """The connection asked for is there."""
 
-    def connect_failed(self, outcome: Outcome, reason: str) -> None:
+    def connect_failed(self, outcome: Outcome) -> None:
         """It could not be had."""
 
     def tunnel_data(self, data: bytes) -> None:
         """Bytes of an upgraded connection."""
 
 
+class ReplyHead:
+    """A reply's head that was parsed and judged once."""
+
+    __slots__ = ("joined", "keep_alive", "kept", "lines", "reason", "status")
+
+    def __init__(self, connection: UpstreamConnection, keep_alive: bool) -> None:
+        self.status = connection.status
+        self.reason = connection.reason
+        self.lines = connection.lines
+        self.kept = connection.kept
+        self.keep_alive = keep_alive
+        self.joined = b"HTTP/1.1 %d %b\r\n%b" % (self.status, self.reason, b"".join(self.lines))
+
+
 class UpstreamConnection(asyncio.Protocol):
-    """One connection to a replica, and the reply that is being read from it."""
+    """One connection to a replica, and the reply that is being read from it.
+
+    A reply is read by llhttp, but for the common case: its head was seen before (`lb.proxy.memo`) and states a length.
+    Then nothing is left to parse, and bytes are only counted.
+    """
 
     def __init__(self, pool: ReplicaPool) -> None:
         self._pool = pool
-        self.endpoint = pool.endpoint
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
+        self.base_path = pool.base_path
+        self.host_line = pool.host_line
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.exchange: Exchange | None = None
         self.reused = False
         self.paused = False
+        self.received_bytes = 0
         self.deadline_at = NEVER
-        self.bucket = 0
+        self.bucket_at = NEVER
         self._closed = False
-        self._reset()
+        self._keep_alive = False
+        self._no_body = False
+        self._missing = 0
+        """Bytes that the body still lacks, where they are only counted."""
+        self._begin()
 
-    def _reset(self) -> None:
+    def _begin(self) -> None:
+        """Forget the last reply."""
         self.status = 0
         self.reason = b""
         self.lines: list[bytes] = []
         self.kept: dict[bytes, bytes] = {}
         self.content_length = -1
-        self.received_bytes = 0
-        self.close_framed = False
-        """The reply has no length of its own: it ends with the connection."""
         self.upgraded = False
-        self._no_body = False
-        self._keep_alive = False
+        self._begun = False
         self._head_done = False
         self._complete = False
         self._extra = False
         self._chunked = False
+        self._close_framed = False
         self._nominated: bytes | None = None
         self._interim = 0
         self._headers = 0
 
     # what an exchange does -----------------------------------------------------------------------------------------
 
-    def send(self, exchange: Exchange, data: bytes, *, no_body: bool, deadline_at: float) -> None:
+    def send(self, exchange: Exchange, data: bytes, no_body: bool, deadline_at: float) -> None:
         """Send a request (or its beginning). `no_body`: the reply has none (HEAD)."""
         self.exchange = exchange
+        self.received_bytes = 0
         self._no_body = no_body
         self._pool.deadlines.set(self, deadline_at)
-        self.transport.write(data)
+        self._pool.write(self.transport, data)
 
     def pause(self) -> None:
         """Stop reading the reply: its reader does not keep up."""
@@ -112,13 +141,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.deadlines.set(self, self._pool.loop.time() + self._pool.timeouts.idle_s)
             self.transport.resume_reading()
 
-    def release(self, reusable: bool) -> None:
-        """The exchange is over: keep the connection for the next, or close it."""
+    def release(self) -> None:
+        """The reply is complete: keep the connection for the next request, or close it."""
         self.exchange = None
-        if not reusable or self._closed or self._extra or not self._keep_alive or self._no_body or self.paused:
+        if self._closed or self._extra or not self._keep_alive or self._no_body or self.paused:
             self.abort()
             return
-        self._reset()
+        if self._begun:
+            self._begin()
         self.reused = True
         self._pool.put(self)
 
@@ -145,12 +175,63 @@ class UpstreamConnection(asyncio.Protocol):
             self._pool.forget(self)  # bytes that nobody asked for would become the next client's reply
             self.abort()
             return
-        if self.upgraded:
-            exchange.tunnel_data(data)
-            return
         pool = self._pool
-        self.deadline_at = pool.loop.time() + pool.timeouts.idle_s
-        self.received_bytes += len(data)
+        if self._begun:
+            if self.upgraded:
+                exchange.tunnel_data(data)
+                return
+            self.received_bytes += len(data)
+            self.deadline_at = pool.loop.time() + pool.timeouts.idle_s
+            if self._missing:
+                self._count(exchange, data)
+                return
+        else:
+            self.received_bytes += len(data)
+            end = data.find(b"\r\n\r\n")
+            if 0 < end <= _MEMO_BYTES and not self._no_body:
+                key, length = measured(data, end)
+                if length >= 0:
+                    known = pool.heads.get(key)
+                    if known is not None:
+                        self._known_head(exchange, known, length, data[end + 4 :])
+                    else:
+                        self._parse(exchange, data, key)
+                    return
+        self._parse(exchange, data, None)
+
+    def _known_head(self, exchange: Exchange, known: ReplyHead, length: int, body: bytes) -> None:
+        self.status = known.status
+        self.kept = known.kept
+        self._keep_alive = known.keep_alive
+        missing = length - len(body)
+        if missing == 0:
+            self.lines = known.lines
+            self.reason = known.reason
+            self.content_length = length
+            exchange.response_whole(self, known.joined, body)
+            return
+        self._begun = self._head_done = True
+        self.reason = known.reason
+        self.lines = known.lines
+        self.content_length = length
+        self.deadline_at = self._pool.loop.time() + self._pool.timeouts.idle_s
+        if missing < 0:
+            body = body[:length]
+            self._extra = True
+        self._missing = max(missing, 0)
+        self._complete = missing < 0
+        exchange.response_data(self, True, body, self._complete)
+
+    def _count(self, exchange: Exchange, data: bytes) -> None:
+        if len(data) > self._missing:
+            data = data[: self._missing]
+            self._extra = True
+        self._missing -= len(data)
+        self._complete = not self._missing
+        exchange.response_data(self, False, data, self._complete)
+
+    def _parse(self, exchange: Exchange, data: bytes, key: bytes | None) -> None:
+        self._begun = True
         had_head = self._head_done
         try:
             self._parser.feed_data(data)
@@ -161,9 +242,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(Outcome.INVALID)
             return
         if not self._head_done:
-            if self.received_bytes > pool.limits.response_head_bytes:
+            if self.received_bytes > self._pool.limits.response_head_bytes:
                 self._fail(Outcome.INVALID)
             return
+        if not had_head:
+            self.deadline_at = self._pool.loop.time() + self._pool.timeouts.idle_s
+            if key is not None and not self._interim and self.status not in (204, 304):
+                self._pool.heads.keep(key, ReplyHead(self, self._keep_alive))
         parts = self._parts
         if not parts:
             body = b""
@@ -182,7 +267,7 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             self._pool.forget(self)
             return
-        if self.close_framed and exc is None and not self._complete:
+        if self._close_framed and exc is None and not self._complete:
             self._complete = True
             self._keep_alive = False
             exchange.response_data(self, False, b"", True)
@@ -255,7 +340,7 @@ class UpstreamConnection(asyncio.Protocol):
         bodyless = self._no_body or status in (204, 304)
         if self._no_body:
             self._complete = True  # llhttp would wait for the body that the headers speak of
-        self.close_framed = not bodyless and not self._chunked and self.content_length < 0
+        self._close_framed = not bodyless and not self._chunked and self.content_length < 0
 
     def on_body(self, data: bytes) -> None:
         self._parts.append(data)
@@ -294,8 +379,14 @@ class ReplicaPool:
         limits: LimitSettings,
         timeouts: TimeoutSettings,
         tls: Callable[[], ssl.SSLContext],
+        heads: Memo[ReplyHead],
+        write: Callable[[asyncio.Transport, bytes], None],
     ) -> None:
         self.endpoint = endpoint
+        self.base_path = endpoint.base_path.encode()
+        self.host_line = b"Host: %b\r\n" % endpoint.authority.encode()
+        self.heads = heads
+        self.write = write
         self.loop = loop
         self.deadlines = deadlines
         self.limits = limits
@@ -339,11 +430,11 @@ class ReplicaPool:
             async with asyncio.timeout(self.timeouts.connect_s):
                 await self.loop.create_connection(lambda: connection, endpoint.host, endpoint.port, ssl=context)
         except TimeoutError:
-            exchange.connect_failed(Outcome.CONNECT_TIMEOUT, f"no connection within {self.timeouts.connect_s:g} s")
+            exchange.connect_failed(Outcome.CONNECT_TIMEOUT)
             return
         except (OSError, ssl.SSLError, UnicodeError) as error:
             ours = getattr(error, "errno", None) in _OUR_FAULT
-            exchange.connect_failed(Outcome.ABORTED if ours else Outcome.CONNECT_FAILED, str(error))
+            exchange.connect_failed(Outcome.ABORTED if ours else Outcome.CONNECT_FAILED)
             return
         exchange.connected(connection)
 

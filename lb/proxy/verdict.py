@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lb.effects import Outcome
+from lb.errors import Reason
 
 HELD_BODY_BYTES = 65_536
 """Error bodies are read up to this size before it is decided whether to try elsewhere; real ones have a few hundred."""
@@ -14,6 +15,22 @@ _TERMINATING = (
     b"enginedeaderror",  # vLLM with a dead engine process
     b"server is stopping",
 )
+
+_FAILURES: dict[Outcome, tuple[Reason, int, str]] = {
+    Outcome.CONNECT_FAILED: (Reason.UPSTREAM_CONNECT, 502, "the replica could not be reached"),
+    Outcome.CONNECT_TIMEOUT: (Reason.UPSTREAM_CONNECT, 504, "the replica could not be reached in time"),
+    Outcome.RESET: (Reason.UPSTREAM_RESET, 502, "the replica closed the connection before its answer was complete"),
+    Outcome.FIRST_BYTE_TIMEOUT: (Reason.UPSTREAM_TIMEOUT, 504, "the replica did not begin to answer in time"),
+    Outcome.IDLE_TIMEOUT: (Reason.UPSTREAM_TIMEOUT, 504, "the replica fell silent"),
+    Outcome.INVALID: (Reason.UPSTREAM_INVALID, 502, "the replica's answer was not valid HTTP"),
+    Outcome.TRUNCATED: (Reason.UPSTREAM_TRUNCATED, 502, "the replica ended the stream before the answer was complete"),
+}
+_FAILED = (Reason.INTERNAL, 503, "the request could not be carried out; try again")
+
+
+def failure_of(outcome: Outcome) -> tuple[Reason, int, str]:
+    """What a client is told of a failed attempt: reason, status, message."""
+    return _FAILURES.get(outcome, _FAILED)
 
 
 def is_held(status: int) -> bool:
