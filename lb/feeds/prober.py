@@ -22,8 +22,8 @@ LISTING_INTERVAL_S = 30.0
 """Models are asked for this often: adapters come and go while a server runs, a list is not asked with every probe."""
 UNKNOWN_INTERVAL_S = 30.0
 """A server that was not recognised is tried again this often; it may have been starting."""
-PROBES_PER_S = 100.0
-"""Most probes a second over all replicas: beyond `interval_s * 100` replicas each is asked less often, so that the
+PROBES_PER_S = 50.0
+"""Most probes a second over all replicas: beyond `interval_s * 50` replicas each is asked less often, so that the
 probes of a large fleet do not take the data plane's event loop. One costs about half a millisecond of it."""
 MODELS_PROBED = 16
 """Most models asked one by one (Triton); a server with more is ready if one of these is."""

@@ -19,9 +19,9 @@ from lb.runtimes import RUNTIMES
 from lb.settings import HealthSettings
 
 _LOG = logging.getLogger(__name__)
-READINGS_PER_S = 100.0
-"""Most readings a second over all replicas: beyond `scrape_interval_s * 100` replicas each is read less often. One
-costs about a millisecond of the event loop with vLLM's 48 KB, so this is a tenth of a core at the very most; between
+READINGS_PER_S = 50.0
+"""Most readings a second over all replicas: beyond `scrape_interval_s * 50` replicas each is read less often. One
+costs about half a millisecond of the event loop with vLLM's 48 KB, so this is some 2 % of a core at most; between
 two readings the balancer counts its own dispatches anyway."""
 LONGEST_PAUSE_S = 10.0
 """Between attempts on a replica that tells nothing."""
