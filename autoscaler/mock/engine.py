@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Hashable
 from math import inf
 from typing import Protocol
@@ -41,13 +42,14 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._loop = asyncio.get_running_loop()
-        self._origin = self._loop.time()
+        # Not the loop's clock: uvloop's counts whole milliseconds.
+        self._origin = time.monotonic()
         self._latest = 0.0
 
     def now(self) -> float:
         """Model seconds since the start; never goes back."""
         if not self.stalled:
-            self._latest = max(self._latest, (self._loop.time() - self._origin) * self.speed)
+            self._latest = max(self._latest, (time.monotonic() - self._origin) * self.speed)
         return self._latest
 
     @property
@@ -77,7 +79,7 @@ class Engine:
             return
         self.now()
         self.stalled = stalled
-        self._origin = self._loop.time() - self._latest / self.speed
+        self._origin = time.monotonic() - self._latest / self.speed
         self._arm()
 
     def _arm(self) -> None:
@@ -91,7 +93,8 @@ class Engine:
             self._timer = None
         self._timer_at = at
         if at < inf:
-            self._timer = self._loop.call_at(self._origin + at / self.speed, self._wake)
+            delay_s = self._origin + at / self.speed - time.monotonic()
+            self._timer = self._loop.call_later(max(0.0, delay_s), self._wake)
 
     def _wake(self) -> None:
         now = self.now()
