@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from xxhash import xxh3_64_intdigest
+
 from lb.request import PREFIX_BLOCK_BYTES, RequestInfo
 from lb.surfaces.fields import Raw, items
 
@@ -21,6 +23,7 @@ _BLOB_WINDOW = 64
 _BLOB = re.compile(rb"(?:[A-Za-z0-9+/_-]|\\/){64}")
 _HIGH_BYTES = bytes(range(128, 256))
 _CHOICES_MAX = 1024
+_SEED_MASK = (1 << 64) - 1
 
 
 def set_model(info: RequestInfo, model: str | None) -> None:
@@ -101,8 +104,9 @@ def prefix_hashes(seed: int, data: bytes) -> tuple[int, ...]:
     if end <= 0:
         return ()
     hashes = []
+    view = memoryview(data)
     for start in range(0, end, PREFIX_BLOCK_BYTES):
-        seed = hash((seed, data[start : start + PREFIX_BLOCK_BYTES]))
+        seed = xxh3_64_intdigest(view[start : start + PREFIX_BLOCK_BYTES], seed & _SEED_MASK)
         hashes.append(seed)
     return tuple(hashes)
 
