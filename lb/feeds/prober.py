@@ -25,6 +25,8 @@ UNKNOWN_INTERVAL_S = 30.0
 PROBES_PER_S = 50.0
 """Most probes a second over all replicas: beyond `interval_s * 50` replicas each is asked less often, so that the
 probes of a large fleet do not take the data plane's event loop. One costs about half a millisecond of it."""
+LONGEST_INTERVAL_S = 5.0
+"""However many replicas there are: a dead one that gets no requests is found within three of these."""
 MODELS_PROBED = 16
 """Most models asked one by one (Triton); a server with more is ready if one of these is."""
 _JITTER = 0.1
@@ -98,7 +100,7 @@ class Prober:
             else:
                 self._board.counts.probes[result.status] += 1
                 self._sink.observe_probe(endpoint.id, result)
-            interval_s = max(self.settings.interval_s, len(self._tasks) / PROBES_PER_S)
+            interval_s = max(self.settings.interval_s, min(len(self._tasks) / PROBES_PER_S, LONGEST_INTERVAL_S))
             pause_s = interval_s * self._rng.uniform(1 - _JITTER, 1 + _JITTER)
             await asyncio.sleep(max(0.0, started + pause_s - loop.time()))
 

@@ -23,6 +23,8 @@ READINGS_PER_S = 50.0
 """Most readings a second over all replicas: beyond `scrape_interval_s * 50` replicas each is read less often. One
 costs about half a millisecond of the event loop with vLLM's 48 KB, so this is some 2 % of a core at most; between
 two readings the balancer counts its own dispatches anyway."""
+LONGEST_INTERVAL_S = 4.0
+"""However many replicas there are: the balancer believes a reading for 5 s."""
 LONGEST_PAUSE_S = 10.0
 """Between attempts on a replica that tells nothing."""
 _BUSY = 2.0
@@ -41,8 +43,6 @@ class _Read:
     """Of the source that works; None: none does, or none was tried."""
     url: str = ""
     misses: int = 0
-    told: bool = False
-    """The sink knows that there is no reading."""
     conformance: Conformance | None = None
     readers: dict[str, LoadReader] = field(default_factory=dict)
 
@@ -101,7 +101,7 @@ class RuntimeScraper:
 
     def _pause_s(self, state: _Read, took_s: float) -> float:
         """From the start of one reading to the start of the next."""
-        interval_s = max(self.settings.scrape_interval_s, len(self._tasks) / READINGS_PER_S)
+        interval_s = max(self.settings.scrape_interval_s, min(len(self._tasks) / READINGS_PER_S, LONGEST_INTERVAL_S))
         beyond = state.misses - self.settings.scrape_stale
         if beyond > 0:
             interval_s = max(interval_s, min(interval_s * 2.0 ** min(beyond, 16), LONGEST_PAUSE_S))
@@ -153,7 +153,7 @@ class RuntimeScraper:
                 yield endpoint.url + source.path, source
 
     def _report(self, state: _Read, reading: Reading) -> None:
-        """Hand a reading on, or count a miss; enough misses in a row are handed on once."""
+        """Hand on a reading, or a miss; how many misses make the last reading worthless is decided by the balancer."""
         replica_id, runtime = state.endpoint.id, state.found.spec.name
         counts = self._board.counts
         counts.readings += 1
@@ -162,20 +162,18 @@ class RuntimeScraper:
         for metric in reading.missing:
             counts.missing[runtime, metric] += 1
         if reading.load is not None:
-            state.misses, state.told = 0, False
+            state.misses = 0
             self._conform(state, self._conformance(state, reading, reading.load))
             self._sink.observe_load(replica_id, reading.load)
             return
         counts.failed[runtime] += 1
         state.misses += 1
+        self._sink.observe_load_failed(replica_id, reading.reason)
         if state.misses < self.settings.scrape_stale:
             return
         # The source may have been turned off or renamed by a restart: all are tried again.
         state.reader = None
         self._conform(state, Conformance(runtime, missing=reading.missing, note=reading.reason))
-        if not state.told:
-            state.told = True
-            self._sink.observe_load_failed(replica_id, reading.reason)
 
     def _conformance(self, state: _Read, reading: Reading, load: RuntimeLoad) -> Conformance:
         present = frozenset(name for name in _LOAD_FIELDS if getattr(load, name) is not None)

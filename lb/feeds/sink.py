@@ -22,7 +22,7 @@ class FeedSink(Protocol):
         """A reading of the replica's own load."""
 
     def observe_load_failed(self, replica_id: str, reason: str) -> object:
-        """No reading for so long that the last one is not to be believed any more."""
+        """A reading was due and brought nothing. One is no news; the balancer counts them."""
 
     def observe_probe(self, replica_id: str, probe: ProbeResult) -> object:
         """What a health probe found."""
