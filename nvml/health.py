@@ -63,6 +63,7 @@ class GpuHistory:
     calm_action_samples: int = 0
     leak_samples: int = 0
     speeds: tuple[float, ...] = ()
+    ports: tuple[int, ...] = ()
     held: tuple[Finding, ...] = ()
     xid_counts: Mapping[int, int] = field(default_factory=dict)
     last_xid: int | None = None
@@ -158,7 +159,10 @@ def _fold_gpu(
     card = replace(card, leak_samples=card.leak_samples + 1 if leaking else 0)
     leaked = facts.unowned_bytes if leaking and card.leak_samples >= settings.leak_after_samples else 0
     state, reasons = _verdict(findings)
-    card = replace(card, state=state, reasons=reasons)
+    served = card.ports
+    if sample.fault is None and sample.processes is not None:
+        served = tuple(sorted({port for process in sample.processes for port in process.ports}))
+    card = replace(card, state=state, reasons=reasons, ports=served)
     view = GpuSnapshot(
         **{name: getattr(sample, name) for name in READING_FIELDS},
         state=state,
@@ -168,6 +172,7 @@ def _fold_gpu(
         memory_loaded_bytes=facts.loaded_bytes,
         memory_foreign_bytes=facts.foreign_bytes,
         memory_leaked_bytes=None if facts.unowned_bytes is None else leaked,
+        ports=served,
         last_xid=card.last_xid,
         xid_counts=tuple(sorted(card.xid_counts.items())),
         xid_events_supported=sample.xid_events_supported,
@@ -296,6 +301,7 @@ def _last_view(card: GpuHistory) -> GpuSnapshot:
         memory_total_bytes=last.memory_total_bytes,
         state=card.state,
         reasons=card.reasons,
+        ports=card.ports,
         last_xid=card.last_xid,
         xid_counts=tuple(sorted(card.xid_counts.items())),
     )

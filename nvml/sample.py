@@ -250,6 +250,10 @@ class GpuSnapshot(GpuReading):
     """Held by everyone else. None until the replicas are declared."""
     memory_leaked_bytes: int | None = None
     """Used, but by no living process, over many samples. None while it cannot be told."""
+    ports: tuple[int, ...] = ()
+    """TCP ports served by the processes on this card. For a card that gives no readings: those of its last good one,
+    so that
+    the replicas on a lost card are still known."""
     last_xid: int | None = None
     xid_counts: tuple[tuple[int, int], ...] = ()
     """(number, times seen) since the sampler started, by number."""
@@ -296,8 +300,8 @@ class NodeSnapshot:
         return next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)
 
     def on_port(self, port: int) -> tuple[GpuSnapshot, ...]:
-        """The cards on which the replica that listens on `port` holds memory, by index."""
-        return tuple(gpu for gpu in self.gpus if any(port in process.ports for process in gpu.processes or ()))
+        """The cards on which the replica that listens on `port` holds memory, or held it when readings ended."""
+        return tuple(gpu for gpu in self.gpus if port in gpu.ports)
 
 
 READING_FIELDS: tuple[str, ...] = tuple(field.name for field in fields(GpuReading))

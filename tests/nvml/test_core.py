@@ -212,7 +212,7 @@ class TestSettings:
 
 def test_cards_are_found_by_the_port_of_their_replica():
     owner = Owner(OwnerKind.SYSTEMD, "vllm.service")
-    first = GpuSnapshot(uuid="A", index=0, taken_at=0.0, processes=(GpuProcess(1, 1, owner=owner, ports=(8000,)),))
+    first = GpuSnapshot(uuid="A", index=0, taken_at=0.0, processes=(GpuProcess(1, 1, owner=owner),), ports=(8000,))
     second = GpuSnapshot(uuid="B", index=1, taken_at=0.0, processes=None)
     node = NodeSnapshot(taken_at=0.0, gpus=(first, second))
     assert node.on_port(8000) == (first,)
