@@ -1,0 +1,156 @@
+"""Why a request went where it went: every candidate, every term, from a compact record of the decision."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lb.effects import Ticket
+from lb.ledger import Entry
+from lb.replica import Replica
+from lb.request import RequestInfo
+from lb.routing.form import Form, Shape, overlap, seconds
+from lb.routing.scorers.prefix_affinity import cached_tokens
+from lb.routing.weighing import Weighing
+
+RECENT = 4096
+"""Decisions remembered; at 100 requests a second the last 40 s, some 10 MB with many replicas."""
+MOST_CANDIDATES = 32
+"""Candidates kept of one decision; with more, those with the least work ahead came first."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateScore:
+    """One candidate of a decision."""
+
+    replica_id: str
+    cost_s: float
+    """Sum of the terms: predicted seconds, for the request and for those it delays."""
+    terms: Mapping[str, float]
+    """Weighted seconds by scorer; `wait` is the clock's part of `predicted_work`."""
+    in_flight: int
+    """Requests in its batch then, those of others included."""
+    cached_tokens: float
+    """Prompt tokens that it was believed to hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One decision on one request; a request that was tried again or waited has the last one."""
+
+    request_id: str
+    at: float
+    """Monotonic seconds."""
+    model: str | None
+    tenant: str
+    strategy: str
+    outcome: str
+    """`routed`, `queued`, or the reason of a refusal."""
+    chosen: str | None
+    reason: str
+    """The main reason in one word or two."""
+    prompt_tokens: float
+    output_tokens: float
+    candidates: tuple[CandidateScore, ...]
+    """The cheapest first; empty for strategies that do not score, and for requests that waited."""
+
+
+_Candidate = tuple[Replica, str, float, Shape, tuple[Form, ...], tuple[Form, ...]]
+
+
+class Record:
+    """What a decision leaves behind on the hot path: references, no copies."""
+
+    __slots__ = ("at", "candidates", "chosen", "entry", "info", "outcome", "reason", "weighing")
+
+    def __init__(
+        self,
+        info: RequestInfo,
+        entry: Entry,
+        at: float,
+        outcome: str,
+        chosen: str | None,
+        reason: str,
+        candidates: Sequence[_Candidate],
+        weighing: Weighing,
+    ) -> None:
+        self.info = info
+        self.entry = entry
+        self.at = at
+        self.outcome = outcome
+        self.chosen = chosen
+        self.reason = reason
+        self.candidates = candidates
+        self.weighing = weighing
+
+
+def snapshot(replicas: Sequence[Replica], now: float) -> list[_Candidate]:
+    """References to the immutable forms by which a decision is made."""
+    return [
+        (one, one.endpoint.id, _wait_s(one, now), one.shape, one.live, one.standing)
+        for one in replicas[:MOST_CANDIDATES]
+    ]
+
+
+def _wait_s(replica: Replica, now: float) -> float:
+    wait = replica.free_at - now
+    if wait >= 0.0:
+        return wait
+    return -wait if replica.waiting else 0.0
+
+
+class Recent:
+    """The last decisions."""
+
+    __slots__ = ("_records", "add")
+
+    def __init__(self) -> None:
+        self._records: deque[Record] = deque(maxlen=RECENT)
+        self.add = self._records.append
+
+    def note(self, ticket: Ticket, entry: Entry, now: float, outcome: str, weighing: Weighing) -> None:
+        """A decision that chose no replica."""
+        self.add(Record(ticket.info, entry, now, outcome, None, outcome, (), weighing))
+
+    def find(self, request_id: str) -> Explanation | None:
+        for record in reversed(self._records):
+            if record.info.id == request_id:
+                return _explain(record)
+        return None
+
+
+def _explain(record: Record) -> Explanation:
+    info, entry = record.info, record.entry
+    scores = sorted((_score(record, one) for one in record.candidates), key=lambda score: score.cost_s)
+    return Explanation(
+        request_id=info.id,
+        at=record.at,
+        model=info.model,
+        tenant=info.tenant,
+        strategy=record.weighing.settings.strategy,
+        outcome=record.outcome,
+        chosen=record.chosen,
+        reason=record.reason,
+        prompt_tokens=entry.prompt,
+        output_tokens=entry.output,
+        candidates=tuple(scores),
+    )
+
+
+def _score(record: Record, candidate: _Candidate) -> CandidateScore:
+    replica, replica_id, wait_s, shape, live, standing = candidate
+    entry, weighing = record.entry, record.weighing
+    shared = overlap(shape[6], shape[7], entry.output)
+    quad = entry.prompt * entry.prompt
+    terms: dict[str, float] = {"wait": wait_s * weighing.wait_weight}
+    for names, forms in zip(weighing.names, (live, standing), strict=True):
+        for name, form in zip(names, forms, strict=True):
+            value = seconds(form, entry.prompt, quad, entry.output, entry.context, shared)
+            terms[name] = value * weighing.weights[name]
+    cached = 0.0
+    for name, weight, preference in weighing.concerned(entry, record.info):
+        terms[name] = weight * preference.seconds(replica, shape, entry, record.info)
+        if name == "prefix_affinity":
+            cached = cached_tokens(replica, entry)
+    return CandidateScore(replica_id, sum(terms.values()), terms, int(shape[6]), cached)

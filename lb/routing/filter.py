@@ -1,0 +1,19 @@
+"""Which replicas may take a request at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from lb.effects import Ticket
+from lb.replica import Replica
+
+
+class Filter(Protocol):
+    """One reason to leave replicas out. Model and lifecycle are no filters: pools are kept by both."""
+
+    def concerns(self, ticket: Ticket) -> bool:
+        """Whether it can leave any out for this request; asked once a request."""
+
+    def keep(self, candidates: Sequence[Replica], ticket: Ticket) -> list[Replica]:
+        """Those that may take it, in order."""

@@ -1,0 +1,42 @@
+"""The common shape of what a replica would cost a request: seconds, linear in a few quantities of the request.
+
+    seconds = now_s + token_s * u + token2_s * (n^2 - m^2) + output_s * o + (overlap_s + context_s * x) * overlap
+    overlap = B*o * R / (B*o + R)
+
+u: uncached prompt tokens, n: prompt tokens, m: cached ones, o: expected output tokens, x: mean context of the request,
+B: requests in the replica's batch, R: output tokens that they have left together. The overlap is the number of decode
+steps that the request shares with others, summed over them: a smooth form of sum(min(o, remaining_i)), exact for no
+and for endless neighbours, and for equal ones within a factor of two.
+
+Because every term that depends on the replica alone has this shape, the weighted terms of all scorers add up to one
+tuple per replica, renewed only when the replica changes, and a candidate costs a few multiplications.
+"""
+
+from __future__ import annotations
+
+Form = tuple[float, float, float, float, float, float]
+"""(now_s, token_s, token2_s, output_s, overlap_s, context_s)"""
+
+Shape = tuple[float, float, float, float, float, float, float, float]
+"""A Form, the batch B, and the tokens R that the batch has left."""
+
+NO_FORM: Form = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NO_SHAPE: Shape = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def add(total: Form, form: Form, weight: float) -> Form:
+    a, b, c, d, e, f = form
+    p, q, r, s, t, u = total
+    return (p + weight * a, q + weight * b, r + weight * c, s + weight * d, t + weight * e, u + weight * f)
+
+
+def overlap(batch: float, remaining: float, output: float) -> float:
+    """Decode steps shared with others, summed over them."""
+    steps = batch * output
+    return steps * remaining / (steps + remaining) if steps > 0.0 and remaining > 0.0 else 0.0
+
+
+def seconds(form: Form, uncached: float, quad: float, output: float, context: float, shared: float) -> float:
+    """What one form says for one request; `shared` is the overlap."""
+    a, b, c, d, e, f = form
+    return a + b * uncached + c * quad + d * output + (e + f * context) * shared

@@ -1,0 +1,28 @@
+"""The strategy `random`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from lb.ledger import Entry
+from lb.pools import Pool
+from lb.replica import Replica
+from lb.request import RequestInfo
+from lb.routing.weighing import Weighing
+
+
+class RandomChoice:
+    scores = False
+
+    def pick(
+        self,
+        candidates: Sequence[Replica],
+        entry: Entry,
+        info: RequestInfo,
+        pool: Pool,
+        weighing: Weighing,
+        rng: random.Random,
+        now: float,
+    ) -> Replica:
+        return candidates[int(rng.random() * len(candidates))]

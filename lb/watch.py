@@ -1,0 +1,209 @@
+"""What others say of the replicas: readings of their load, probes, GPUs, and the passing of time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf, isfinite
+from typing import Any
+
+from lb.effects import Effect
+from lb.fleet import Fleet
+from lb.health.lifecycle import LifeEvent
+from lb.health.progress import hung
+from lb.ledger import decay
+from lb.pools import Pool
+from lb.replica import GpuReading, GpuState, Replica, ReplicaState, pace_of
+from lb.runtime import ProbeResult, ProbeStatus, RuntimeLoad
+from lb.settings import LbSettings
+
+_CHECK_S = 1.0
+"""Between looks for hung replicas and stale readings: a tenth of the shortest silence that counts."""
+_BLOCK_TOKENS = 512
+_FULL_READINGS = 2
+"""Readings in a row with requests waiting inside a runtime that show how many it runs at once."""
+
+
+class Watch:
+    """Applies observations to the fleet. A reading never lowers what our own ledger knows."""
+
+    __slots__ = ("_checked_at", "_fleet", "_settings")
+
+    def __init__(self, settings: LbSettings, fleet: Fleet) -> None:
+        self._settings = settings
+        self._fleet = fleet
+        self._checked_at = -inf
+
+    def reconfigure(self, settings: LbSettings) -> None:
+        self._settings = settings
+
+    # ------------------------------------------------------------------ load
+
+    def load(self, replica: Replica, load: RuntimeLoad, now: float) -> None:
+        """One reading. Values that are no numbers, or absurd, count as not said."""
+        swaps = replica.load is None or (replica.load.loaded_models is None) != (load.loaded_models is None)
+        load = _sane(load)
+        replica.load = load
+        replica.load_at = now
+        replica.load_misses = 0
+        if load.running is not None:
+            total = load.running + (load.waiting or 0.0)
+            seen = max(0.0, total - replica.in_flight)
+            replica.foreign = min(seen, replica.foreign_seen)
+            replica.foreign_seen = seen
+            # What is abandoned is in the runtime's own count now.
+            replica.abandoned.clear()
+        self._slots(replica, load)
+        self._life(replica, load, now)
+        if load.kv_capacity_tokens:
+            self._fleet.router.prefixes.bound(replica.index, load.kv_capacity_tokens // _BLOCK_TOKENS)
+        if swaps:
+            self._fleet.pools.refresh(replica)
+        self._fleet.recount(replica, now)
+        self._fleet.router.settle(replica, now)
+
+    def _slots(self, replica: Replica, load: RuntimeLoad) -> None:
+        """How many requests it runs at once: told, or seen while others waited."""
+        if load.max_running is not None:
+            replica.slots = load.max_running
+        if load.running is None or load.waiting is None:
+            replica.full_at = None
+            return
+        replica.full_seen = replica.full_seen + 1 if load.waiting >= 1.0 and load.running >= 1.0 else 0
+        if replica.full_seen < _FULL_READINGS:
+            replica.full_at = None
+            return
+        replica.full_at = load.running
+        if load.max_running is None:
+            replica.slots = max(1, round(load.running)) if replica.slots is None else max(
+                replica.slots, round(load.running)
+            )  # fmt: skip
+
+    def _life(self, replica: Replica, load: RuntimeLoad, now: float) -> None:
+        """Rising token counters are progress, also of requests that answer in one piece."""
+        tokens = (load.prompt_tokens_total or 0.0) + (load.output_tokens_total or 0.0)
+        if tokens != replica.progress_tokens:
+            if tokens > replica.progress_tokens:
+                replica.progress_at = now
+            replica.progress_tokens = tokens
+
+    def load_failed(self, replica: Replica, now: float) -> None:
+        replica.load_misses += 1
+        if replica.load_misses >= self._settings.health.scrape_stale:
+            self._stale(replica, now)
+
+    def _stale(self, replica: Replica, now: float) -> None:
+        """Believe the last reading no longer; the ledger alone goes on."""
+        if replica.load is None:
+            return
+        replica.load = None
+        replica.foreign = replica.foreign_seen = 0.0
+        replica.full_at = None
+        replica.full_seen = 0
+        self._fleet.recount(replica, now)
+        self._fleet.router.settle(replica, now)
+
+    # ------------------------------------------------------------------ probes and GPUs
+
+    def probe(self, replica: Replica, probe: ProbeResult, now: float, effects: list[Effect]) -> list[Pool]:
+        """One probe. Returns pools that are gone, as the replica has said what it serves."""
+        fleet = self._fleet
+        gone: list[Pool] = []
+        if probe.models is not None:
+            gone = fleet.learn_models(replica, probe.models, now)
+        if probe.runtime is not None and replica.endpoint.runtime == "auto":
+            fleet.set_runtime(replica, probe.runtime)
+        verdict = replica.probes.observe(probe.status, self._settings.health)
+        if verdict is ProbeStatus.READY:
+            if replica.gpu is None or replica.gpu.state is not GpuState.LOST:
+                early = replica.outlier.ejected_until > now
+                event = LifeEvent.UP_EARLY if early else LifeEvent.UP
+                fleet.move(replica, event, probe.reason or "its probes pass", now, effects)
+        elif verdict is ProbeStatus.LOADING:
+            self.loading(replica, probe.reason or "it says that it is loading", now, effects)
+        elif verdict is ProbeStatus.FAILED:
+            fleet.move(replica, LifeEvent.DOWN, probe.reason or "its probes fail", now, effects)
+        return gone
+
+    def loading(self, replica: Replica, reason: str, now: float, effects: list[Effect]) -> None:
+        """A new process, or a new model in it: its caches and its past faults are no more."""
+        if self._fleet.move(replica, LifeEvent.LOADING, reason, now, effects):
+            self._new_process(replica)
+
+    def refused(self, replica: Replica, now: float, effects: list[Effect]) -> None:
+        """Nobody listens there: out until a probe passes."""
+        if self._fleet.move(replica, LifeEvent.REFUSED, "connections refused", now, effects):
+            self._new_process(replica)
+            replica.probes.doubt(self._settings.health)
+
+    def _new_process(self, replica: Replica) -> None:
+        replica.outlier.ejected_until = -inf
+        replica.outlier.success()
+        self._fleet.router.forget(replica)
+
+    def gpu(self, replica: Replica, reading: GpuReading | None, now: float, effects: list[Effect]) -> None:
+        """A reading of the GPUs under a replica; None: not known any more, neutral."""
+        was_lost = replica.gpu is not None and replica.gpu.state is GpuState.LOST
+        replica.gpu = reading
+        speed = reading.speed_ratio if reading is not None and reading.speed_ratio is not None else 1.0
+        replica.speed.derate(speed)
+        replica.pace = pace_of(replica.speed)
+        if reading is not None and reading.state is GpuState.LOST:
+            self._fleet.move(replica, LifeEvent.GPU_LOST, reading.reason or "its GPU is lost", now, effects)
+        elif was_lost and self._fleet.move(replica, LifeEvent.GPU_BACK, "its GPU is back", now, effects):
+            replica.probes.good = 0
+        self._fleet.router.settle(replica, now)
+
+    # ------------------------------------------------------------------ time
+
+    def tick(self, now: float, effects: list[Effect]) -> None:
+        """Let time pass: ejections end, ramps rise, drains lose patience, silence is noticed."""
+        fleet = self._fleet
+        for replica in list(fleet.ramping):
+            self._ramp(replica, now)
+        check = now - self._checked_at >= _CHECK_S
+        if check:
+            self._checked_at = now
+            fleet.router.sessions.expire(now)
+        stale_s = self._settings.health.scrape_stale * max(1.0, self._settings.health.scrape_interval_s)
+        for replica in fleet.everyone():
+            if replica.state is ReplicaState.EJECTED and replica.outlier.ejected_until <= now:
+                fleet.move(replica, LifeEvent.EJECTION_OVER, "one request may try it", now, effects)
+            if replica.overloaded_until != -inf and replica.overloaded_until <= now:
+                replica.overloaded_until = -inf
+                fleet.recount(replica, now)
+            if replica.abandoned and replica.abandoned[0] <= now:
+                decay(replica, now)
+                fleet.recount(replica, now)
+            if not check:
+                continue
+            if now - replica.load_at > stale_s + self._settings.health.timeout_s:
+                self._stale(replica, now)
+            if replica.selectable:
+                why = hung(replica, now, self._settings.health)
+                if why is not None:
+                    fleet.eject(replica, why, now, effects)
+        fleet.enforce_drains(now, effects)
+
+    def _ramp(self, replica: Replica, now: float) -> None:
+        ramp = replica.ramp
+        if ramp is not None and ramp.ratio(now) >= 1.0:
+            self._fleet.warmup.learn(ramp.duration_s)
+            self._fleet.warm(replica)
+        self._fleet.router.settle(replica, now)
+
+
+def _sane(load: RuntimeLoad) -> RuntimeLoad:
+    """`load` without negative or infinite values and NaN: they count as not said."""
+    fields = ("running", "waiting", "waiting_tokens", "kv_usage_ratio", "prompt_tokens_total", "output_tokens_total")
+    bad: dict[str, Any] = {}
+    for name in fields:
+        value = getattr(load, name)
+        if value is not None and not (isfinite(value) and 0.0 <= value <= 1e15):
+            bad[name] = None
+    if load.kv_usage_ratio is not None and "kv_usage_ratio" not in bad and load.kv_usage_ratio > 1.0:
+        bad["kv_usage_ratio"] = None
+    if load.max_running is not None and load.max_running < 1:
+        bad["max_running"] = None
+    if load.kv_capacity_tokens is not None and load.kv_capacity_tokens < 1:
+        bad["kv_capacity_tokens"] = None
+    return replace(load, **bad) if bad else load
