@@ -19,7 +19,6 @@ from prometheus_client.registry import Collector
 
 from nvml.errors import DriverFault
 from nvml.sample import GpuSnapshot, GpuState, NodeSnapshot, ReasonCode, ThrottleReason
-from nvml.xid import rule_for
 
 _MIB = 1 << 20
 _ID = ("uuid", "gpu")
@@ -145,7 +144,10 @@ def own_metrics(node: NodeSnapshot, now: float) -> Iterator[Metric]:
     for kind in DriverFault:
         fault.add_metric([kind.value], float(node.fault is kind))
     yield fault
-    yield GaugeMetricFamily("tidegate_gpu_sample_age_seconds", "Age of the last reading.", value=node.age_s(now))
+    age = GaugeMetricFamily("tidegate_gpu_reading_age_seconds", "Age of the card's last reading.", labels=_ID)
+    for gpu in node.gpus:
+        age.add_metric(_labels(gpu), gpu.age_s(now))
+    yield age
     yield from _identity(node)
     for name, (field, factor, text) in _GAUGES.items():
         family = GaugeMetricFamily(name, text, labels=_ID)
@@ -184,7 +186,7 @@ def _detail(node: NodeSnapshot) -> Iterator[Metric]:
     throttle = GaugeMetricFamily(
         "tidegate_gpu_throttle", "1 for each reason that holds the clocks down.", labels=[*_ID, "reason"]
     )
-    xid = CounterMetricFamily("tidegate_gpu_xid_events", "XID events seen.", labels=[*_ID, "xid", "action"])
+    xid = CounterMetricFamily("tidegate_gpu_xid_events", "XID events seen.", labels=[*_ID, "xid"])
     mig_used = GaugeMetricFamily(
         "tidegate_gpu_mig_memory_used_bytes", "Memory in use in a MIG instance.", labels=[*_ID, "mig"]
     )
@@ -193,7 +195,7 @@ def _detail(node: NodeSnapshot) -> Iterator[Metric]:
     )
     for gpu in node.gpus:
         for number, count in gpu.xid_counts:
-            xid.add_metric([*_labels(gpu), str(number), rule_for(number).action.value], count)
+            xid.add_metric([*_labels(gpu), str(number)], count)
     for gpu in _current(node):
         for reason in ThrottleReason:
             if gpu.throttle_reasons is not None:

@@ -166,6 +166,6 @@ def parse_listeners(text: str) -> dict[int, int]:
     found: dict[int, int] = {}
     for line in text.splitlines()[1:]:
         fields = line.split(None, 10)
-        if len(fields) > 9 and fields[3] == _LISTEN:
+        if len(fields) > 9 and fields[3] == _LISTEN and fields[9].isdecimal():
             found[int(fields[9])] = int(fields[1].rpartition(":")[2], 16)
     return found

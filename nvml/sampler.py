@@ -147,7 +147,8 @@ class Sampler:
     def _attach(self, sample: GpuSample, now: float) -> GpuSample:
         if self._owners is None or sample.processes is None:
             return sample
-        attached = self._owners.attach(sample.processes[: self._settings.max_processes_per_gpu], now)
+        most = self._settings.max_processes_per_gpu
+        attached = self._owners.attach(sample.processes[:most], now) + sample.processes[most:]
         if not attached and not self._owners.sees_host:
             return replace(sample, processes=None)  # inside a container the driver lists nothing, whatever runs
         return replace(sample, processes=attached)

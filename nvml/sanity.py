@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from nvml.sample import FieldFault, FieldFaultKind, GpuSample, MigInstance
+from nvml.sample import FieldFault, FieldFaultKind, GpuProcess, GpuSample, MigInstance
 
 # Inclusive bounds. They are wide on purpose: they catch all-ones registers and unit mistakes, not unusual hardware.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -53,6 +53,9 @@ def sanitise(sample: GpuSample) -> GpuSample:
                 faults.append(
                     FieldFault(field, FieldFaultKind.ABSURD, f"{value} is more than the card's total of {total}")
                 )
+    if sample.processes is not None and any(_absurd(process, total) for process in sample.processes):
+        drop["processes"] = tuple(replace(p, used_bytes=None) if _absurd(p, total) else p for p in sample.processes)
+        faults.append(FieldFault("processes", FieldFaultKind.ABSURD, "a process holds more memory than the card has"))
     instances = tuple(_sane_instance(instance) for instance in sample.mig)
     if instances != sample.mig:
         drop["mig"] = instances
@@ -60,6 +63,11 @@ def sanitise(sample: GpuSample) -> GpuSample:
     if not drop:
         return sample
     return replace(sample, **drop, unreadable=sample.unreadable + tuple(faults))
+
+
+def _absurd(process: GpuProcess, total_bytes: int | None) -> bool:
+    most = BOUNDS["memory_used_bytes"][1] if total_bytes is None else total_bytes
+    return process.used_bytes is not None and process.used_bytes > most
 
 
 def _sane_instance(instance: MigInstance) -> MigInstance:

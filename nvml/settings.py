@@ -93,7 +93,7 @@ class NvmlSettings(_Settings):
     soon
     enough, at 1/10 of the cost of looking each time."""
     max_processes_per_gpu: int = Field(default=256, ge=1)
-    """Further processes on one card are not looked up. 256 is far above any engine's worker count."""
+    """Further processes on one card are listed without owner and ports. 256 is far above any engine's worker count."""
     dcgm_names: bool = False
     """Export the readings under DCGM-exporter's names as well, for dashboards that use them. Off: where DCGM-exporter
     itself is scraped, the series would exist twice."""

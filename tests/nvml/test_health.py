@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from nvml.drivers.fake import FakeDriver, fake_gpu
@@ -221,6 +222,7 @@ readings = st.builds(
 )
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.none() | readings, min_size=1, max_size=40).filter(lambda samples: samples[0] is not None))
 def test_every_history_gives_a_sane_view(samples):
     views = run(*samples)
@@ -235,6 +237,7 @@ def test_every_history_gives_a_sane_view(samples):
             assert sample.fault in (None, GpuFault.RESET_REQUIRED)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(st.none() | readings, min_size=3, max_size=40).filter(lambda samples: samples[0] is not None))
 def test_a_lost_card_is_never_trusted_before_three_good_samples(samples):
     since_lost = 99

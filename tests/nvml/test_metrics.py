@@ -36,7 +36,7 @@ def test_own_names_carry_base_units():
     assert series["tidegate_gpu_sm_clock_hertz", "gpu=0", f"uuid={uuid}"] == 1.98e9
     assert series["tidegate_gpu_state", "gpu=0", "state=ok", f"uuid={uuid}"] == 1
     assert series["tidegate_gpu_state", "gpu=0", "state=lost", f"uuid={uuid}"] == 0
-    assert series["tidegate_gpu_sample_age_seconds",] == 3
+    assert series["tidegate_gpu_reading_age_seconds", "gpu=0", f"uuid={uuid}"] == 3
     assert not any(key[0].startswith("DCGM") for key in series)
 
 
@@ -54,7 +54,9 @@ def test_a_lost_card_keeps_its_state_and_loses_its_values():
     series = scrape(node_of(driver), dcgm_names=True)
     lost = driver.gpus[1].uuid
     about_lost = {key[0] for key in series if f"uuid={lost}" in key or f"UUID={lost}" in key}
-    assert about_lost == {"tidegate_gpu_info", "tidegate_gpu_state", "tidegate_gpu_reason"}
+    assert about_lost == {
+        *("tidegate_gpu_info", "tidegate_gpu_state", "tidegate_gpu_reason", "tidegate_gpu_reading_age_seconds")
+    }
     assert series["tidegate_gpu_reason", "gpu=1", "reason=lost", f"uuid={lost}"] == 1
 
 
@@ -68,8 +70,8 @@ def test_events_throttling_and_instances():
     )
     series = scrape(node_of(driver))
     uuid = f"uuid={driver.gpus[0].uuid}"
-    assert series["tidegate_gpu_xid_events_total", "action=drain", "gpu=0", uuid, "xid=48"] == 2
-    assert series["tidegate_gpu_xid_events_total", "action=ignore", "gpu=0", uuid, "xid=31"] == 1
+    assert series["tidegate_gpu_xid_events_total", "gpu=0", uuid, "xid=48"] == 2
+    assert series["tidegate_gpu_xid_events_total", "gpu=0", uuid, "xid=31"] == 1
     assert series["tidegate_gpu_throttle", "gpu=0", "reason=sw_power_cap", uuid] == 1
     assert series["tidegate_gpu_throttle", "gpu=0", "reason=hw_thermal", uuid] == 0
     assert series["tidegate_gpu_mig_memory_used_bytes", "gpu=0", "mig=MIG-1", uuid] == 5

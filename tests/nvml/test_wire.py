@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvml.drivers.fake import fake_gpu
@@ -58,6 +58,7 @@ nodes = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(nodes)
 def test_a_round_trip_keeps_everything_and_shifts_the_clock(node):
     back = decode(encode(node, now=100.0), received_at=5000.0)
@@ -114,6 +115,7 @@ def test_what_is_no_snapshot_at_all(message):
         decode(message, 0.0)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(),
