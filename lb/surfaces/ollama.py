@@ -37,7 +37,6 @@ class _Lines:
 
     stream_format = StreamFormat.NDJSON
     error_body = staticmethod(failures.plain_body)
-    error_event = staticmethod(failures.ndjson_event)
 
     def __init__(self) -> None:
         self._reader = FieldReader(_Body)
@@ -54,6 +53,9 @@ class _Lines:
         info.max_tokens = positive(options.num_predict) if options is not None else None
         set_session(info, found.session_id)
         return found
+
+    def error_event(self, reason: str, message: str) -> bytes:
+        return failures.ndjson_event(reason, message)
 
     def read_usage(self, tail: bytes) -> Usage | None:
         """A prompt that was wholly cached has no `prompt_eval_count`."""
@@ -103,6 +105,9 @@ class OllamaEmbed(_Lines):
         if found is not None:
             set_prompt(info, found.input or found.prompt)
             info.choices = 1
+
+    def error_event(self, reason: str, message: str) -> bytes:
+        return b""
 
     def stream_end(self, tail: bytes) -> StreamEnd:
         return StreamEnd.UNKNOWN

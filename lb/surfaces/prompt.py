@@ -23,7 +23,6 @@ _BLOB_WINDOW = 64
 _BLOB = re.compile(rb"(?:[A-Za-z0-9+/_-]|\\/){64}")
 _HIGH_BYTES = bytes(range(128, 256))
 _CHOICES_MAX = 1024
-_SEED_MASK = (1 << 64) - 1
 
 
 def set_model(info: RequestInfo, model: str | None) -> None:
@@ -43,7 +42,7 @@ def set_session(info: RequestInfo, *keys: str | None) -> None:
     if info.session is None:
         for key in keys:
             if key:
-                info.session = hash(("session", key))
+                info.session = stable_hash(key)
                 return
 
 
@@ -68,7 +67,8 @@ def set_text(info: RequestInfo, *parts: Raw) -> None:
     info.prompt_bytes = size + blobs * BLOB_TEXT_BYTES
     wide = high + 3.0 * escapes
     info.prompt_wide_ratio = min(1.0, wide / size) if wide > 0.0 < size else 0.0
-    info.prefix = prefix_hashes(hash((info.model, info.adapter)), data)
+    if len(data) > PREFIX_BLOCK_BYTES:
+        info.prefix = prefix_hashes(_owner(info), data)
 
 
 def set_prompt(info: RequestInfo, raw: Raw, *before: Raw) -> None:
@@ -84,17 +84,28 @@ def set_prompt(info: RequestInfo, raw: Raw, *before: Raw) -> None:
     if inner[:1].isdigit() or inner[:1] == b"[":
         nested = inner[:1] == b"["
         data = bytes(raw)
-        if nested and not inner[1:].lstrip()[:1].isdigit():
-            set_text(info, raw)
+        if b'"' in data or (nested and not inner[1:].lstrip()[:1].isdigit()):
+            set_text(info, *before, raw)
             return
         info.prompt_tokens = data.count(b",") + 1
         if nested:
             set_choices(info, (data.count(b"[") - 1) * info.choices)
-        info.prefix = prefix_hashes(hash((info.model, info.adapter)), data)
+        if len(data) > PREFIX_BLOCK_BYTES:
+            info.prefix = prefix_hashes(_owner(info), data)
         return
     if inner[:1] == b'"':
         set_choices(info, len(items(raw)) * info.choices)
     set_text(info, *before, raw)
+
+
+def stable_hash(key: str) -> int:
+    """64 bits, the same in every process: what instances tell each other of sessions and prefixes must agree."""
+    return xxh3_64_intdigest(key.encode("utf-8", "surrogatepass"))
+
+
+def _owner(info: RequestInfo) -> int:
+    """Seed of a prompt's hashes: replicas share no cache between models or adapters."""
+    return stable_hash(f"{info.model}\0{info.adapter}")
 
 
 def prefix_hashes(seed: int, data: bytes) -> tuple[int, ...]:
@@ -106,7 +117,7 @@ def prefix_hashes(seed: int, data: bytes) -> tuple[int, ...]:
     hashes = []
     view = memoryview(data)
     for start in range(0, end, PREFIX_BLOCK_BYTES):
-        seed = xxh3_64_intdigest(view[start : start + PREFIX_BLOCK_BYTES], seed & _SEED_MASK)
+        seed = xxh3_64_intdigest(view[start : start + PREFIX_BLOCK_BYTES], seed)
         hashes.append(seed)
     return tuple(hashes)
 
@@ -131,7 +142,7 @@ def without_blobs(data: bytes) -> tuple[bytes, int]:
             at += PREFIX_BLOCK_BYTES
             continue
         kept.append(data[done:start])
-        kept.append(b"%d" % hash(data[start:end]))
+        kept.append(b"%d" % xxh3_64_intdigest(data[start:end]))
         blobs += 1
         done = end
         at = end + PREFIX_BLOCK_BYTES
