@@ -181,4 +181,5 @@ def test_many_samples_with_faults_do_not_grow_memory(stub, caplog):
     finally:
         tracemalloc.stop()
         sampler.stop()
-    assert grown < 32 * 1024, f"{grown} bytes more after 4,000 samples"
+    # Up to 35 KB come and go with the library's function pointers; 16 bytes kept per sample would be 64 KB.
+    assert grown < 64_000, f"{grown} bytes more after 4,000 samples"
