@@ -13,6 +13,7 @@ from lb.effects import Abort, Effects, Rejected, ReplicaChanged, Routed
 from lb.endpoint import Endpoint
 from lb.replica import GpuReading
 from lb.runtime import ProbeResult, RuntimeLoad
+from lb.runtimes import ABANDONS
 from lb.settings import LbSettings
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Gateway:
     def __init__(self, settings: LbSettings, loop: asyncio.AbstractEventLoop, rng: random.Random | None = None) -> None:
         self.loop = loop
         self.now = loop.time
-        self.balancer = Balancer(settings, rng=rng or random.Random(), now=loop.time())
+        self.balancer = Balancer(settings, rng=rng or random.Random(), now=loop.time(), abandons=ABANDONS)
         self._sources: dict[str, tuple[Endpoint, ...]] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._endpoint_listeners: list[Callable[[tuple[Endpoint, ...]], None]] = []

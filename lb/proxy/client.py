@@ -7,10 +7,11 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, cast
 
 from lb.errors import ProxyError, Reason
+from lb.proxy.body import BodyReader
 from lb.proxy.deadlines import NEVER
 from lb.proxy.exchange import Exchange
-from lb.proxy.head import ChunkedBody, Head, HeadReader
-from lb.proxy.intake import Plan, admit, forwarded_lines
+from lb.proxy.head import Head, HeadReader
+from lb.proxy.intake import Plan, admit
 from lb.proxy.kernel import reset, unsent_bytes
 from lb.proxy.local import local_answer
 from lb.proxy.memo import measured
@@ -29,7 +30,6 @@ _LINGER_S = 1.0
 """How long a refused client may go on sending before its connection is closed under it: closing at once would reset
 the connection and with it the error that explains the refusal."""
 _LINGER_BYTES = 65_536
-_CHUNKED_HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class _State(IntEnum):
@@ -55,15 +55,15 @@ class ClientConnection(asyncio.Protocol):
         self._arrival: Exchange | None = None
         """The request whose body is being read."""
         self._exchange: Exchange | None = None
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._chunked: ChunkedBody | None = None
+        self._body: BodyReader | None = None
+        self._pieces: list[bytes] = []
         self._lost_place = False
         """Where the next request starts is not known: bytes came behind a chunked body in the same read."""
         self._window_bytes = 0
         self._unsent: int | None = None
         self._paused = False
-        self._forwarded = b""
+        self.forwarded = b""
+        """X-Forwarded lines for requests that bring none."""
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.address = ""
         self.peer = ""
@@ -78,14 +78,16 @@ class ClientConnection(asyncio.Protocol):
         self.deadline_at = NEVER
         self.bucket_at = NEVER
 
-    # asyncio's callbacks -------------------------------------------------------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         context = self._context
         self.transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.peer = self.address = peer[0] if isinstance(peer, tuple) else "local"
         self.tls = transport.get_extra_info("ssl_object") is not None
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
+            self.peer.encode(),
+            b"https" if self.tls else b"http",
+        )
         context.connections.add(self)
         context.observer.connections(1)
         if len(context.connections) > context.settings.limits.connections or context.draining:
@@ -134,8 +136,8 @@ class ClientConnection(asyncio.Protocol):
         context.connections.discard(self)
         context.observer.connections(-1)
         if self._exchange is not None:
-            exchange, self._exchange = self._exchange, None
-            exchange.client_gone()
+            self._exchange.client_gone()
+            self._exchange = None
         elif self._arrival is not None:
             self._arrival = None
             context.observer.refused(Reason.REQUEST_TIMEOUT)
@@ -156,12 +158,17 @@ class ClientConnection(asyncio.Protocol):
     def on_deadline(self, now: float) -> None:
         context = self._context
         if self._unsent is not None:
-            self._on_write_stall(now)
+            unsent = unsent_bytes(self.transport)
+            if unsent < self._unsent:
+                self._unsent = unsent
+                self._set_deadline(context.settings.timeouts.write_stall_s)
+            else:
+                if self._exchange is not None:
+                    self._exchange.client_gone(stalled=True)
+                self.transport.abort()
         elif self._state == _State.HEAD:
             if self._buffer:
-                self._refuse(
-                    ProxyError(Reason.REQUEST_TIMEOUT, 408, "the request head did not arrive in time", close=True)
-                )
+                self._refuse(ProxyError(Reason.REQUEST_TIMEOUT, 408, "the request head did not arrive in time"))
             else:
                 self.transport.close()
         elif self._state in (_State.BODY, _State.UPLOAD):
@@ -170,13 +177,9 @@ class ClientConnection(asyncio.Protocol):
                 self._window_bytes = 0
                 context.deadlines.set(self, now + timeouts.body_s)
             else:
-                self._refuse(
-                    ProxyError(Reason.REQUEST_TIMEOUT, 408, "the request body did not arrive in time", close=True)
-                )
+                self._refuse(ProxyError(Reason.REQUEST_TIMEOUT, 408, "the request body did not arrive in time"))
         elif self._state == _State.CLOSING:
             self.transport.abort()
-
-    # reading a request ---------------------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes, first: bool) -> None:
         if data.startswith(b"\r\n"):
@@ -223,43 +226,33 @@ class ClientConnection(asyncio.Protocol):
         if head.expect_continue and not rest:
             self._context.write(self.transport, CONTINUE)
         self._state = _State.BODY
-        self._body = []
-        self._body_bytes = self._window_bytes = 0
-        self._chunked = None
-        if head.chunked:
-            self._reader.read(_CHUNKED_HEAD)  # llhttp is to stand before a chunked body, also when the head was known
-            self._chunked = self._reader.body = ChunkedBody(self._context.settings.limits.body_bytes)
+        self._pieces = []
+        self._window_bytes = 0
+        length = -1 if head.chunked else exchange.length
+        self._body = BodyReader(length, self._reader, self._context.settings.limits.body_bytes)
         self._set_deadline(self._context.settings.timeouts.body_s)
         if rest:
             self._read_body(rest)
 
     def _take_body(self, data: bytes) -> tuple[bytes, bool]:
-        """Account for received bytes; returns the body's part of them and whether the body is complete."""
-        assert self._arrival is not None
+        body = self._body
+        assert body is not None
         self._window_bytes += len(data)
-        if self._chunked is None:
-            missing = self._arrival.length - self._body_bytes
-            if len(data) > missing:
-                self._buffer += data[missing:]
-                data = data[:missing]
-            self._body_bytes += len(data)
-            return data, self._body_bytes == self._arrival.length
-        body = self._chunked
-        self._reader.feed_chunked(data)
-        body.check(len(data))
-        self._body_bytes = body.size_bytes
+        piece, rest = body.take(data)
+        self._buffer += rest
+        self._lost_place = body.overrun
         if body.complete:
-            self._reader.body = None
-            if body.overrun:
-                self._lost_place = True
-        return body.take(), body.complete
+            self._body = None
+        return piece, body.complete
 
     def _read_body(self, data: bytes) -> None:
         piece, complete = self._take_body(data)
-        self._body.append(piece)
-        if complete or self._body_bytes > self._context.settings.limits.buffer_bytes:
-            body = b"".join(self._body)
-            self._body = []
+        self._pieces.append(piece)
+        if complete or (
+            self._body is not None and self._body.received_bytes > self._context.settings.limits.buffer_bytes
+        ):
+            body = b"".join(self._pieces)
+            self._pieces = []
             exchange = self._arrival
             assert exchange is not None
             if complete:
@@ -286,14 +279,11 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange
         assert exchange is not None
         piece, complete = self._take_body(data)
-        exchange.upload(piece)
         if complete:
             self._state = _State.BUSY
             self._arrival = None
             self.deadline_at = NEVER
-            exchange.upload_done()
-
-    # answers -------------------------------------------------------------------------------------------------------
+        exchange.upload(piece, complete)
 
     def tunnel(self) -> None:
         """From here on bytes pass as they are."""
@@ -307,13 +297,8 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.cancel()
 
-    def own_reply(
-        self, status: int, body: bytes, request_id: str, close: bool, retry_after_s: float | None, head_only: bool
-    ) -> None:
+    def answer(self, reply: bytes, close: bool) -> None:
         """Answer the request in progress with a reply of our own, and go on to the next."""
-        reply = own_reply(
-            status, body, request_id=request_id, close=close, retry_after_s=retry_after_s, head_only=head_only
-        )
         self._context.write(self.transport, reply)
         self.exchange_done(close)
 
@@ -378,8 +363,6 @@ class ClientConnection(asyncio.Protocol):
         context.write(self.transport, own_reply(error.status, body, close=True, retry_after_s=error.retry_after_s))
         self._close_lingering()
 
-    # closing -------------------------------------------------------------------------------------------------------
-
     def close_after_flush(self) -> None:
         self._state = _State.CLOSING
         self._context.flush()
@@ -410,8 +393,6 @@ class ClientConnection(asyncio.Protocol):
         if self._state == _State.HEAD and not self._buffer:
             self.close_after_flush()
 
-    # backpressure --------------------------------------------------------------------------------------------------
-
     def reading(self, on: bool) -> None:
         if on and self._paused:
             self._paused = False
@@ -420,17 +401,6 @@ class ClientConnection(asyncio.Protocol):
             self._paused = True
             self.transport.pause_reading()
 
-    def _on_write_stall(self, now: float) -> None:
-        unsent = unsent_bytes(self.transport)
-        if self._unsent is not None and unsent < self._unsent:
-            self._unsent = unsent
-            self._context.deadlines.set(self, now + self._context.settings.timeouts.write_stall_s)
-            return
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.client_gone(stalled=True)
-        self.transport.abort()
-
     def _set_deadline(self, delay_s: float) -> None:
         self._context.deadlines.set(self, self._context.loop.time() + delay_s)
 
@@ -438,11 +408,3 @@ class ClientConnection(asyncio.Protocol):
     def stalled(self) -> bool:
         """Whether the client does not keep up with its replies."""
         return self._unsent is not None
-
-    def forwarded_lines(self, head: Head) -> bytes:
-        """X-Forwarded-* for the replica."""
-        if head.forwarded:
-            return forwarded_lines(self.peer, self.tls, head, self._context.settings.forwarding.trusted_proxies)
-        if not self._forwarded:
-            self._forwarded = forwarded_lines(self.peer, self.tls, head, ())
-        return self._forwarded

@@ -14,7 +14,8 @@ from lb.paths import PathTable
 from lb.proxy.deadlines import Deadlines
 from lb.proxy.memo import Memo
 from lb.proxy.observer import Observer
-from lb.proxy.upstream import ReplicaPool, ReplyHead
+from lb.proxy.pool import ReplicaPool
+from lb.proxy.upstream import ReplyHead
 from lb.settings import LbSettings
 
 if TYPE_CHECKING:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from lb.effects import Abort, Effects, Outcome, Queued, Rejected, Routed, Ticket
 from lb.errors import Reason
-from lb.proxy.intake import Plan, may_use
+from lb.proxy.intake import Plan, common_lines, may_use, read_early
 from lb.proxy.record import record_of
 from lb.proxy.relay import Relay, whole_reply
-from lb.proxy.reply import chunk
+from lb.proxy.reply import LAST_CHUNK, chunk, own_reply
 from lb.proxy.upstream import UpstreamConnection
 from lb.proxy.verdict import HELD_BODY_BYTES, failure_of, is_held, judge, retry_after_s
 from lb.request import RequestInfo, Usage
@@ -26,9 +25,6 @@ _PROGRESS_EVENTS = 16
 """The balancer hears of a stream's progress after this many events: hearing of each would cost more than its relay."""
 _USAGE_BYTES = 4096
 """The end of an unstreamed reply in which its usage is looked for."""
-_EARLY_BYTES = 65_536
-"""Where the model of a body that is too large to be read whole is looked for."""
-_MODEL_EARLY = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"|name="model"\r\n\r\n([^\r\n]{1,256})\r\n')
 
 
 class Exchange:
@@ -64,8 +60,6 @@ class Exchange:
         self._relay: Relay | None = None
         self._uploading = False
 
-    # from offer to dispatch ----------------------------------------------------------------------------------------
-
     def begin(self, body: bytes, uploading: bool, now: float) -> None:
         """Offer the request. `body` is all of it, or its beginning while `uploading`."""
         self.body = body
@@ -74,10 +68,7 @@ class Exchange:
         context, info, plan = self._context, self.info, self.plan
         if uploading:
             self._uploading = True
-            info.body_bytes = info.prompt_bytes = max(self.length, len(body))
-            match = _MODEL_EARLY.search(body[:_EARLY_BYTES])
-            if match is not None:
-                info.model = (match[1] or match[2]).decode("utf-8", "replace")
+            read_early(info, body, self.length)
         elif body:
             info.body_bytes = len(body)
             if plan.route.generates and b"content-encoding" not in plan.head.kept:
@@ -112,7 +103,7 @@ class Exchange:
 
     def on_abort(self, effect: Abort) -> None:
         """A drain's deadline has passed."""
-        self._fail(Outcome.ABORTED, effect.reason, 503, "the replica is being taken out of service")
+        self._fail(Outcome.ABORTED, effect.reason)
 
     def _dispatch(self) -> None:
         ticket = self.ticket
@@ -138,19 +129,23 @@ class Exchange:
     def _send(self, connection: UpstreamConnection) -> None:
         self.connection = connection
         context, head, body = self._context, self.plan.head, self.body
+        if not self._common:
+            size = self.length if self._uploading else len(body) if body or self.length == 0 else None
+            trusted = context.settings.forwarding.trusted_proxies
+            self._common = common_lines(self.plan, self.client, size, self.info.id, trusted)
         data = b"%b %b%b HTTP/1.1\r\n%b%b" % (
             head.method_bytes,
             connection.base_path,
             head.target,
             connection.host_line,
-            self._common or self._common_lines(),
+            self._common,
         )
         deadline_at = context.loop.time() + context.settings.timeouts.first_byte_s
         no_body = head.method == "HEAD"
         if self._uploading:
             connection.send(self, data, no_body, deadline_at)
             self.body = b""
-            self.upload(body)
+            self.upload(body, complete=False)
             self.client.upload_wanted()
         elif len(body) <= _JOIN_BYTES:
             connection.send(self, data + body, no_body, deadline_at)
@@ -158,40 +153,19 @@ class Exchange:
             connection.send(self, data, no_body, deadline_at)
             context.write(connection.transport, body)
 
-    def _common_lines(self) -> bytes:
-        """The head's lines after Host, the same for every attempt."""
-        head, body = self.plan.head, self.body
-        if self.client.tunnelling:
-            framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-        elif self._uploading:
-            framing = b"Content-Length: %d\r\n" % self.length if self.length >= 0 else b"Transfer-Encoding: chunked\r\n"
-        elif body or self.length == 0:
-            framing = b"Content-Length: %d\r\n" % len(body)
-        else:
-            framing = b""
-        self._common = b"%b%b%bX-Request-Id: %b\r\n\r\n" % (
-            self.plan.lines,
-            self.client.forwarded_lines(head),
-            framing,
-            self.info.id.encode(),
-        )
-        return self._common
-
-    # the body of a large request, as it arrives --------------------------------------------------------------------
-
-    def upload(self, data: bytes) -> None:
+    def upload(self, data: bytes, complete: bool) -> None:
         """More of a body that is too large to be held."""
-        if self.connection is not None and data:
-            self._context.write(self.connection.transport, data if self.length >= 0 else chunk(data))
-
-    def upload_done(self) -> None:
-        self._uploading = False
         connection = self.connection
-        if connection is not None:
-            if self.length < 0:
-                self._context.write(connection.transport, b"0\r\n\r\n")
-            timeouts = self._context.settings.timeouts
-            self._context.deadlines.set(connection, self._context.loop.time() + timeouts.first_byte_s)
+        if complete:
+            self._uploading = False
+        if connection is None:
+            return
+        framed = data if self.length >= 0 else chunk(data) + (LAST_CHUNK if complete else b"")
+        if framed:
+            self._context.write(connection.transport, framed)
+        if complete:
+            first_byte_s = self._context.settings.timeouts.first_byte_s
+            self._context.deadlines.set(connection, self._context.loop.time() + first_byte_s)
 
     def upstream_writable(self, writable: bool) -> None:
         if self._uploading or self.client.tunnelling:
@@ -201,8 +175,6 @@ class Exchange:
         connection = self.connection
         if connection is not None:
             connection.resume() if writable else connection.pause()
-
-    # the reply -----------------------------------------------------------------------------------------------------
 
     def response_whole(self, connection: UpstreamConnection, lines: bytes, body: bytes) -> None:
         """A complete reply with a known length, in one piece: how nearly all that is not streamed arrives."""
@@ -306,12 +278,15 @@ class Exchange:
         """Whether the client's connection ends with this reply."""
         return not self.plan.head.keep_alive or self._context.draining or (complete and self._uploading)
 
-    # failures ------------------------------------------------------------------------------------------------------
-
     @property
     def started(self) -> bool:
         """Whether something of a replica's reply is on its way to the client."""
         return self._relay is not None and self._relay.started
+
+    @property
+    def _unrepeatable(self) -> bool:
+        """Whether body bytes are gone that nobody has any more."""
+        return self._uploading or self.client.upload_began
 
     def upstream_lost(self, connection: UpstreamConnection, outcome: Outcome) -> None:
         if self.done:
@@ -322,16 +297,11 @@ class Exchange:
             self.client.close_after_flush()
             return
         stale = connection.reused and connection.received_bytes == 0 and outcome is Outcome.RESET
-        if stale and not self._fresh and not self._upload_began:
+        if stale and not self._fresh and not self._unrepeatable:
             self._fresh = True
             self._dispatch()
             return
         self._attempt_failed(outcome)
-
-    @property
-    def _upload_began(self) -> bool:
-        """Whether body bytes are gone that nobody has any more."""
-        return self._uploading or self.client.upload_began
 
     def _attempt_failed(self, outcome: Outcome) -> None:
         if self.started or not self._retry(outcome):
@@ -339,7 +309,7 @@ class Exchange:
 
     def _retry(self, outcome: Outcome, status: int = 0, retry_after: float | None = None) -> bool:
         """Offer the request again; False if it stays with the failure at hand."""
-        if self._upload_began or self.client.tunnelling:
+        if self._unrepeatable or self.client.tunnelling:
             return False
         context, ticket = self._context, self.ticket
         assert ticket is not None
@@ -359,12 +329,11 @@ class Exchange:
             context.loop.call_soon(self.on_rejected, decision)  # after the failed connection is done with
         return True
 
-    def _fail(self, outcome: Outcome, reason: Reason | None = None, status: int = 0, message: str = "") -> None:
+    def _fail(self, outcome: Outcome, why: Reason | None = None) -> None:
         """End the request with an error of ours: as a reply if nothing was sent, else as a cut that shows."""
         if self.done:
             return
-        known_reason, known_status, known_message = failure_of(outcome)
-        reason, status, message = reason or known_reason, status or known_status, message or known_message
+        reason, status, message = failure_of(outcome, why)
         self._free()
         started = self.started
         if not started:
@@ -390,7 +359,7 @@ class Exchange:
 
     def cancel(self) -> None:
         """The shutdown's grace has passed."""
-        self._fail(Outcome.ABORTED, Reason.DRAINING, 503, "the proxy is shutting down")
+        self._fail(Outcome.ABORTED, Reason.DRAINING)
 
     def _free(self) -> None:
         connection, self.connection = self.connection, None
@@ -401,9 +370,15 @@ class Exchange:
         body = self.plan.surface.error_body(status, reason, message)
         head = self.plan.head
         close = not head.keep_alive or self._uploading or self._context.draining
-        self.client.own_reply(status, body, self.info.id, close, retry_after, head.method == "HEAD")
-
-    # the end -------------------------------------------------------------------------------------------------------
+        reply = own_reply(
+            status,
+            body,
+            request_id=self.info.id,
+            close=close,
+            retry_after_s=retry_after,
+            head_only=head.method == "HEAD",
+        )
+        self.client.answer(reply, close)
 
     def _end(self, outcome: Outcome | None, reason: Reason | None, usage: Usage | None) -> None:
         """Finish the ticket and tell the observer; after this nothing of the exchange happens any more."""
@@ -421,8 +396,6 @@ class Exchange:
             context.gateway.apply(effects)
         if context.draining and not context.requests:
             context.idle.set()
-
-    # tunnels -------------------------------------------------------------------------------------------------------
 
     def _start_tunnel(self, connection: UpstreamConnection, relay: Relay, rest: bytes) -> None:
         if not self.client.tunnelling:

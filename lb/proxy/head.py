@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Protocol
 
 import httptools
 
@@ -42,6 +43,21 @@ _NOT_REMOVABLE = frozenset(
     }
 )
 _PLAIN_CONNECTION = {b"keep-alive": None, b"close": None, b"": None}
+
+
+_CHUNKED_HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Chunks(Protocol):
+    """Where the pieces of a chunked body go."""
+
+    complete: bool
+    chunks: int
+    overrun: bool
+    """Bytes of a further request came behind the body."""
+
+    def on_data(self, data: bytes) -> None:
+        """A piece of the body."""
 
 
 class Head:
@@ -129,8 +145,14 @@ class HeadReader:
         self._check(head)
         return head
 
+    def begin_chunked(self, body: Chunks) -> None:
+        """Stand before a chunked body, also when its head was known and not read."""
+        self.body = None
+        self.read(_CHUNKED_HEAD)
+        self.body = body
+
     def feed_chunked(self, data: bytes) -> None:
-        """Feed bytes of a chunked body; the body comes to `body_sink`. Raises ProxyError on broken framing."""
+        """Feed bytes of a chunked body; they come to `body`. Raises ProxyError on broken framing."""
         assert self._parser is not None
         try:
             self._parser.feed_data(data)
@@ -139,7 +161,7 @@ class HeadReader:
 
     # llhttp's callbacks -------------------------------------------------------------------------------------------
 
-    body: ChunkedBody | None = None
+    body: Chunks | None = None
 
     def on_url(self, target: bytes) -> None:
         self._head.target = target
@@ -278,46 +300,6 @@ class HeadReader:
         if _TARGET_FORBIDDEN.search(target):
             raise _bad("the request target has characters that must be percent-encoded")
         head.path = target.partition(b"?")[0].decode("ascii")
-
-
-class ChunkedBody:
-    """Where the pieces of a chunked request body go."""
-
-    __slots__ = ("_limit", "chunks", "complete", "fed_bytes", "overrun", "pieces", "size_bytes")
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self.pieces: list[bytes] = []
-        self.size_bytes = 0
-        self.fed_bytes = 0
-        self.chunks = 0
-        self.complete = False
-        self.overrun = False
-        """Bytes of a further request came behind the body; where it starts is not known any more."""
-
-    def on_data(self, data: bytes) -> None:
-        if not self.complete:
-            self.size_bytes += len(data)
-            self.pieces.append(data)
-
-    def check(self, fed_bytes: int) -> None:
-        """Account for `fed_bytes` more on the wire; raises ProxyError past a limit."""
-        self.fed_bytes += fed_bytes
-        if self.size_bytes > self._limit:
-            raise ProxyError(Reason.BODY_TOO_LARGE, 413, "the request body is too large", close=True)
-        framing = self.fed_bytes - self.size_bytes - 24 * self.chunks
-        if framing > _FRAMING_BYTES and not self.overrun:
-            raise _bad("chunk extensions or trailers are too large")
-
-    def take(self) -> bytes:
-        """The pieces so far, joined, and forget them."""
-        data = b"".join(self.pieces)
-        self.pieces.clear()
-        return data
-
-
-_FRAMING_BYTES = 16_384
-"""Chunk extensions and trailers together (hyper's limit for each)."""
 
 
 def _bad(message: str) -> ProxyError:

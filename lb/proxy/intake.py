@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from lb.proxy.head import Head
 
 _PATIENCE_MAX_S = 86_400.0
+_EARLY_BYTES = 65_536
+"""Where the model of a body that is too large to be read whole is looked for."""
+_MODEL_EARLY = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"|name="model"\r\n\r\n([^\r\n]{1,256})\r\n')
 _LOCAL = frozenset({"*", "/health", "/v1/models"})
 
 
@@ -110,6 +114,14 @@ def _authenticate(context: ProxyContext, client: ClientConnection, head: Head) -
     return key
 
 
+def read_early(info: RequestInfo, body: bytes, length: int) -> None:
+    """What can be known of a request whose body is too large to be read whole, from the beginning of it."""
+    info.body_bytes = info.prompt_bytes = max(length, len(body))
+    match = _MODEL_EARLY.search(body[:_EARLY_BYTES])
+    if match is not None:
+        info.model = (match[1] or match[2]).decode("utf-8", "replace")
+
+
 def may_use(key: KeySettings, model: str | None) -> bool:
     """Whether requests with this key may name this model."""
     return not key.models or model in key.models
@@ -148,3 +160,22 @@ def forwarded_lines(peer: str, tls: bool, head: Head, trusted: Sequence[Network]
     if value != peer:
         scheme = said.get(b"x-forwarded-proto", scheme)
     return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (value.encode("latin-1"), scheme)
+
+
+def common_lines(
+    plan: Plan, client: ClientConnection, size: int | None, request_id: str, trusted: Sequence[Network]
+) -> bytes:
+    """The lines of a request's head that are the same for every replica, and its empty line.
+
+    `size` of the body: None if there is none, negative if it is not known.
+    """
+    if client.tunnelling:
+        framing = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    elif size is None:
+        framing = b""
+    else:
+        framing = b"Content-Length: %d\r\n" % size if size >= 0 else b"Transfer-Encoding: chunked\r\n"
+    forwarded = client.forwarded
+    if plan.head.forwarded:
+        forwarded = forwarded_lines(client.peer, client.tls, plan.head, trusted)
+    return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (plan.lines, forwarded, framing, request_id.encode())

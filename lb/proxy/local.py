@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lb.proxy.reply import own_reply
+from lb.replica import ReplicaState
 from lb.surfaces.models import list_body
 
 if TYPE_CHECKING:
@@ -26,7 +27,13 @@ def local_answer(context: ProxyContext, head: Head) -> bytes:
         return own_reply(204, b"", close=close, headers=_ALLOW)
     head_only = head.method == "HEAD"
     if path == "/health":
-        ready = not context.draining and context.balancer.ready
+        replicas = context.balancer.replicas.values()
+        ready = not context.draining and any(replica.state is ReplicaState.READY for replica in replicas)
         body = b'{"status":"ok"}' if ready else b'{"status":"no replica is ready"}'
         return own_reply(200 if ready else 503, body, close=close, head_only=head_only)
-    return own_reply(200, list_body([context.balancer.models()]), close=close, head_only=head_only)
+    return own_reply(
+        200,
+        list_body(replica.models or () for replica in context.balancer.replicas.values()),
+        close=close,
+        head_only=head_only,
+    )

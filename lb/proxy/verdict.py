@@ -25,12 +25,17 @@ _FAILURES: dict[Outcome, tuple[Reason, int, str]] = {
     Outcome.INVALID: (Reason.UPSTREAM_INVALID, 502, "the replica's answer was not valid HTTP"),
     Outcome.TRUNCATED: (Reason.UPSTREAM_TRUNCATED, 502, "the replica ended the stream before the answer was complete"),
 }
-_FAILED = (Reason.INTERNAL, 503, "the request could not be carried out; try again")
+_ENDED = {
+    Reason.DRAINING: "the proxy is shutting down",
+    Reason.DRAIN_DEADLINE: "the replica is being taken out of service",
+}
 
 
-def failure_of(outcome: Outcome) -> tuple[Reason, int, str]:
-    """What a client is told of a failed attempt: reason, status, message."""
-    return _FAILURES.get(outcome, _FAILED)
+def failure_of(outcome: Outcome, why: Reason | None = None) -> tuple[Reason, int, str]:
+    """What a client is told of a failed attempt, or of a request that was ended for a reason: reason, status, text."""
+    if why is not None:
+        return why, 503, _ENDED.get(why, "the request was ended; try again")
+    return _FAILURES.get(outcome, (Reason.INTERNAL, 503, "the request could not be carried out; try again"))
 
 
 def is_held(status: int) -> bool:

@@ -1,0 +1,102 @@
+"""The connections to each replica: idle ones kept for the next request, new ones opened when there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from collections.abc import Callable
+
+from lb.effects import Outcome
+from lb.endpoint import Endpoint
+from lb.proxy.deadlines import Deadlines
+from lb.proxy.memo import Memo
+from lb.proxy.upstream import Exchange, ReplyHead, UpstreamConnection
+from lb.settings import LimitSettings, TimeoutSettings
+
+_OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+_IDLE_MAX = 512
+"""Idle connections kept per replica: about twice what one replica serves at once."""
+
+
+class ReplicaPool:
+    """The connections to one replica."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+        limits: LimitSettings,
+        timeouts: TimeoutSettings,
+        tls: Callable[[], ssl.SSLContext],
+        heads: Memo[ReplyHead],
+        write: Callable[[asyncio.Transport, bytes], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.base_path = endpoint.base_path.encode()
+        self.host_line = b"Host: %b\r\n" % endpoint.authority.encode()
+        self.heads = heads
+        self.write = write
+        self.loop = loop
+        self.deadlines = deadlines
+        self.limits = limits
+        self.timeouts = timeouts
+        self._tls = tls
+        self._idle: list[UpstreamConnection] = []
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def take(self) -> UpstreamConnection | None:
+        """The idle connection used last, as it is the least likely to have been closed meanwhile."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def put(self, connection: UpstreamConnection) -> None:
+        if self._closed or len(self._idle) >= _IDLE_MAX:
+            connection.abort()
+            return
+        self._idle.append(connection)
+        self.deadlines.set(connection, self.loop.time() + self.timeouts.upstream_idle_s)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def connect(self, exchange: Exchange) -> asyncio.Task[None]:
+        """Open a connection for `exchange`, which hears of it by `connected` or `connect_failed`."""
+        task = self.loop.create_task(self._connect(exchange), name=f"connect {self.endpoint.id}")
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+        return task
+
+    async def _connect(self, exchange: Exchange) -> None:
+        endpoint = self.endpoint
+        context = self._tls() if endpoint.tls else None
+        connection = UpstreamConnection(self)
+        try:
+            async with asyncio.timeout(self.timeouts.connect_s):
+                await self.loop.create_connection(lambda: connection, endpoint.host, endpoint.port, ssl=context)
+        except TimeoutError:
+            exchange.connect_failed(Outcome.CONNECT_TIMEOUT)
+            return
+        except (OSError, ssl.SSLError, UnicodeError) as error:
+            ours = getattr(error, "errno", None) in _OUR_FAULT
+            exchange.connect_failed(Outcome.ABORTED if ours else Outcome.CONNECT_FAILED)
+            return
+        exchange.connected(connection)
+
+    def close(self) -> None:
+        """Close what is idle; connections in use end with their request."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().abort()
+        for task in self._connecting:
+            task.cancel()
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
