@@ -65,7 +65,7 @@ def decode(message: bytes, received_at: float) -> NodeSnapshot:
             raise WireError(f"gpus[{index}] is not an object")
         _ages_to_times(gpu, f"gpus[{index}].", received_at)
     try:
-        node = _NODE.validate_json(json.dumps(body))
+        node = _NODE.validate_python(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

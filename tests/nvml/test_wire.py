@@ -126,3 +126,10 @@ def test_any_json_gives_a_snapshot_or_a_wire_error(body):
     for value in (body, {"version": 1, "age_s": 0, "gpus": [body]}, {"version": 1, "age_s": 0, "gpus": body}):
         with contextlib.suppress(WireError):
             assert isinstance(decode(json.dumps(value).encode(), 0.0), NodeSnapshot)
+
+
+def test_deep_nesting_in_an_unknown_key_is_survived():
+    for depth in (500, 900, 5000):
+        message = b'{"version":1,"age_s":0,"gpus":[],"x":' + b"[" * depth + b"]" * depth + b"}"
+        with contextlib.suppress(WireError):
+            assert decode(message, 0.0).gpus == ()
