@@ -204,6 +204,7 @@ class Daemon:
 
     async def _listen(self, sockets: list[socket.socket]) -> str:
         try:
+            _require_files(self._settings)
             host, port = parse_address(self._settings.listen)
             addresses = await self._server.start(host, port, sockets=sockets)
         except ssl.SSLError as error:
@@ -296,6 +297,7 @@ class Daemon:
     def _use(self, loaded: LoadedPolicy) -> None:
         """Whatever can fail comes first; from `reconfigure` of the server on, nothing does."""
         settings, told = _fitted(loaded.policy.lb, loaded.directory)
+        _require_files(settings)
         credentials = read_credentials(settings, loaded.directory)
         sources = build_sources(settings, loaded.directory, self._clock)
         if settings.keys != self._settings.keys:
@@ -329,6 +331,18 @@ def _fitted(settings: LbSettings, directory: Path | None) -> tuple[LbSettings, s
     return settings, told
 
 
+def _require_files(settings: LbSettings) -> None:
+    """Raise StartError for a certificate or key that cannot be opened; what the TLS library says names no file."""
+    tls = settings.tls
+    for field in ("certificate", "key", "client_ca") if tls is not None else ():
+        name = getattr(tls, field)
+        try:
+            if name is not None:
+                Path(name).open("rb").close()
+        except OSError as error:
+            raise StartError(f"lb.tls.{field}: {name}: {error.strerror}") from None
+
+
 def _bearer(credentials: Credentials) -> str | None:
     return f"Bearer {credentials.upstream_key}" if credentials.upstream_key is not None else None
 
@@ -336,8 +350,8 @@ def _bearer(credentials: Credentials) -> str | None:
 def _in_words(error: Exception, loaded: LoadedPolicy) -> str:
     if isinstance(error, DocumentError):
         return "; ".join(problem.text(loaded.path.name) for problem in error.problems[:20])
-    if isinstance(error, OSError):
-        return f"lb.tls: {error.strerror or error}"
+    if isinstance(error, ssl.SSLError):
+        return f"lb.tls: the certificate or its key cannot be used: {error.reason or error}"
     return str(error)
 
 
@@ -363,6 +377,4 @@ def _cannot_listen(what: str, address: str, option: str, error: OSError | Unicod
         )
     if number == errno.EADDRNOTAVAIL or isinstance(error, UnicodeError | socket.gaierror):
         return StartError(f"{what} cannot listen on {address}: no interface of this machine has that address")
-    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError) and error.filename:
-        return StartError(f"{error.filename}: {error.strerror}")
     return StartError(f"{what} cannot listen on {address}: {getattr(error, 'strerror', None) or error}")

@@ -143,9 +143,13 @@ async def test_h03_h04_twenty_reloads_under_load_lose_nothing(
         if number % 2:
             urls = (upstream.url,) if number % 4 == 1 else (upstream.url, second_upstream.url)
             write_policy(*urls, more=f"  retries: {{attempts: {2 + number % 3}}}\n")
-        mark = len(started.lines)
+        before = await reloads(started, "applied")
         started.signal(signal.SIGHUP)
-        await started.log_line("policy in force", mark)
+
+        async def applied(before: int = before) -> bool:
+            return await reloads(started, "applied") > before
+
+        await eventually(applied, "the reload is applied")
     done.set()
     await asyncio.gather(*clients)
     assert len(results) > 200
