@@ -15,6 +15,7 @@ from lb.settings import PathSettings
 from lb.surface import Route, Surface
 from lb.surfaces import SURFACES
 from lb.surfaces.custom import Custom
+from lb.surfaces.opaque import Question
 
 _POST = frozenset({"POST"})
 _GET = frozenset({"GET", "HEAD"})
@@ -23,7 +24,7 @@ _NONE: frozenset[str] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class CustomRoute(Route):
-    """A custom path of the policy, with the reader made for it."""
+    """A path with a reader of its own: the policy's custom paths, and questions about a model."""
 
     reader: Surface | None = None
 
@@ -41,7 +42,7 @@ def _work(surface: SurfaceName, *paths: str, streams: bool = False) -> dict[str,
 
 
 _DOCUMENT = Route(SurfaceName.OTHER, _GET, generates=False)
-_QUESTION = Route(SurfaceName.OTHER, _POST, generates=False)
+_QUESTION = CustomRoute(SurfaceName.OTHER, _POST, generates=False, reader=Question())
 _EXACT: dict[str, Route] = {
     **_work(SurfaceName.CHAT, "/v1/chat/completions", "/chat/completions"),
     **_work(SurfaceName.COMPLETIONS, "/v1/completions"),

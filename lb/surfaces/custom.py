@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from lb.request import RequestInfo
 from lb.settings import CustomSurface
 from lb.surface import StreamEnd, StreamFormat
 from lb.surfaces import failures, replies
-from lb.surfaces.fields import NOTHING, FieldReader, Raw, first_byte, items, positive, scalar, text
+from lb.surfaces.fields import NOTHING, MemberReader, Raw, first_byte, items, positive, scalar, text
 from lb.surfaces.prompt import set_model, set_prompt
 
 
@@ -18,26 +14,20 @@ class _Path:
     """One dotted path: member names, or indices into arrays."""
 
     def __init__(self, dotted: str) -> None:
-        self._steps = tuple((step, _member(step)) for step in dotted.split("."))
+        self._steps = tuple((step, MemberReader(step)) for step in dotted.split("."))
 
     def find(self, body: bytes) -> Raw:
         """The value there, undecoded; NOTHING if there is none."""
-        raw: Raw = msgspec.Raw(body)
+        raw = Raw(body)
         for name, reader in self._steps:
             if name.isdigit() and first_byte(raw) == b"[":
                 elements = items(raw)
                 raw = elements[int(name)] if int(name) < len(elements) else NOTHING
             else:
-                found: Any = reader.read(raw)
-                raw = found.value if found is not None else NOTHING
+                raw = reader.read(raw)
             if not raw:
                 return NOTHING
         return raw
-
-
-def _member(name: str) -> FieldReader[Any]:
-    shape = msgspec.defstruct("Member", [("value", msgspec.Raw, NOTHING)], rename={"value": name}, gc=False)
-    return FieldReader(shape)
 
 
 class Custom:

@@ -63,6 +63,26 @@ class FieldReader(Generic[Shape]):
         return self._shape(**found)
 
 
+class MemberReader:
+    """Reads one member, whatever its name, from JSON objects."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self, name: str) -> None:
+        shape = msgspec.defstruct("Member", [("value", msgspec.Raw, NOTHING)], rename={"value": name}, gc=False)
+        self._decoder = msgspec.json.Decoder(shape)
+
+    def read(self, raw: Raw) -> Raw:
+        """The member's value, undecoded; NOTHING where there is none or this is no object."""
+        try:
+            found: Any = self._decoder.decode(raw)
+        except _UNREADABLE:
+            return NOTHING
+        value: Raw = found.value
+        return value
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _texts = msgspec.json.Decoder(list[msgspec.Raw])
 _text = msgspec.json.Decoder(str)
 _scalar: msgspec.json.Decoder[bool | int | float] = msgspec.json.Decoder(bool | int | float)
@@ -82,6 +102,21 @@ def text(raw: Raw) -> str | None:
         return _text.decode(raw)
     except _UNREADABLE:
         return None
+
+
+def named_models(body: bytes) -> frozenset[str] | None:
+    """Every model that some runtime's parser may take this body to ask for; None if it cannot be told.
+
+    For rules on who may use which model. Go's parser (Ollama) takes `Model` and `MODEL` for `model`, so a body that
+    names several may mean any of them. None for bodies that this parser refuses and a lenient one may not: NaN,
+    UTF-16, a byte order mark.
+    """
+    try:
+        members = _members.decode(body)
+    except _UNREADABLE:
+        return None
+    models = [text(value) for name, value in members.items() if name.lower() == "model"]
+    return None if None in models else frozenset(model for model in models if model)
 
 
 def scalar(raw: Raw) -> float | None:

@@ -57,7 +57,7 @@ def set_text(info: RequestInfo, *parts: Raw) -> None:
     if size == 0:
         return
     blobs = 0
-    if size > 2 * PREFIX_BLOCK_BYTES:
+    if size > PREFIX_BLOCK_BYTES:
         data, blobs = without_blobs(data)
         size = len(data)
     escapes = _estimated(data, size, _count_escapes) if b"\\" in data else 0.0
@@ -126,7 +126,8 @@ def without_blobs(data: bytes) -> tuple[bytes, int]:
     """`data` with each base64 string (image, sound) replaced by its hash, and how many there were.
 
     Base64 has no spaces: one window in each block is looked at, and where it is solid base64 the string around it is
-    taken out. Blobs under a block may be missed; they weigh little.
+    taken out. Blobs of about a block may be missed; they weigh little. What is found does not depend on what follows
+    it, so a conversation that goes on keeps its prefix.
     """
     kept: list[bytes] = []
     done, at, blobs, size = 0, PREFIX_BLOCK_BYTES, 0, len(data)

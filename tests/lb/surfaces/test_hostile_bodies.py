@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lb.request import RequestInfo, SurfaceName
 from lb.surfaces import SURFACES
+from lb.surfaces.fields import named_models
 
 DEEP = 100_000
 HOSTILE = {
@@ -79,6 +80,27 @@ def test_an_unreadable_body_leaves_what_was_known() -> None:
         info = RequestInfo("r", model="from-path", choices=1, session=5)
         SURFACES[surface].read_request(b"\x1f\x8b not json", info)
         assert (info.model, info.session, info.prompt_bytes, info.prefix) == ("from-path", 5, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("body", "models"),
+    [
+        (b'{"model":"m"}', {"m"}),
+        (b'{"model":"allowed","Model":"other","MODEL":"third"}', {"allowed", "other", "third"}),
+        (b'{"mod\\u0065l":"escaped"}', {"escaped"}),
+        (b'{"nested":{"model":"no"}}', set()),
+        (b'{"model":""}', set()),
+        (b'{"model":5}', None),
+        (b'{"model":"m","temperature":NaN}', None),
+        (b'\xef\xbb\xbf{"model":"m"}', None),
+        (b'{"model":"m"}'.decode().encode("utf-16"), None),
+        (b"[]", None),
+        (b"[" * DEEP, None),
+        (b"", None),
+    ],
+)
+def test_all_models_that_a_body_may_mean(body: bytes, models: set[str] | None) -> None:
+    assert named_models(body) == models
 
 
 def test_absurd_choices_are_bounded() -> None:

@@ -130,6 +130,16 @@ def test_questions_cost_nothing(path: str) -> None:
     assert not route.generates
 
 
+def test_questions_are_asked_of_a_replica_with_the_model() -> None:
+    route = TABLE.match("POST", "/tokenize")
+    assert route is not None
+    info = RequestInfo("r", surface=route.surface)
+    surface_of(route).read_request(b'{"model":"m","prompt":"hello"}', info)
+    assert (info.model, info.max_tokens, info.prompt_bytes) == ("m", 0, 0)
+    surface_of(route).read_request(b"not json", info)
+    assert info.model == "m"
+
+
 def test_the_model_is_read_from_the_path() -> None:
     assert getattr(TABLE.match("GET", "/v1/models/org/llama"), "model_in_path", None) == "org/llama"
     assert getattr(TABLE.match("GET", "/v1/models/llama3%3A8b"), "model_in_path", None) == "llama3:8b"

@@ -47,7 +47,7 @@ def test_a_conversation_that_goes_on_keeps_its_prefix() -> None:
     assert second.prefix[:blocks] == first.prefix
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 3 * PREFIX_BLOCK_BYTES), st.text(max_size=40), st.integers(1, 4))
 def test_whatever_the_lengths_the_prefix_of_the_shorter_is_kept(length: int, added: str, turns: int) -> None:
     before = [turn("x" * length, "user")] * turns
