@@ -41,16 +41,20 @@ class ProbeClient:
     reads no proxy from the environment, and gives up at the deadline whatever the replica is doing.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
-        """`tls`: for https replicas; None verifies against the system's authorities."""
+    def __init__(self, *, tls: ssl.SSLContext | None = None, fresh: bool = False) -> None:
+        """`tls`: for https replicas; None verifies against the system's authorities. `fresh`: connect anew for each
+        request, for probes: a llama.cpp that was told to stop has closed its port and still says `ok` on
+        connections that it had before."""
         self._tls = tls
+        self._fresh = fresh
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make ready on the running loop."""
         connector = aiohttp.TCPConnector(
             limit=_CONNECTIONS,
-            keepalive_timeout=_KEEP_ALIVE_S,
+            force_close=self._fresh,
+            keepalive_timeout=None if self._fresh else _KEEP_ALIVE_S,
             ttl_dns_cache=5,
             ssl=self._tls if self._tls is not None else True,
         )

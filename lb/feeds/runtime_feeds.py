@@ -15,7 +15,7 @@ from lb.settings import HealthSettings
 
 
 class RuntimeFeeds:
-    """Owns the client, the prober and the scraper."""
+    """Owns the clients, the prober and the scraper."""
 
     def __init__(
         self,
@@ -28,14 +28,16 @@ class RuntimeFeeds:
     ) -> None:
         """`authorization`: header value that replicas want (`Bearer …`), resolved by the caller; `tls`: for https
         replicas, None verifies against the system's authorities."""
-        self._client = ProbeClient(tls=tls)
+        self._probing = ProbeClient(tls=tls, fresh=True)
+        self._reading = ProbeClient(tls=tls)
         self._board = Board()
-        self._prober = Prober(sink, self._client, self._board, settings, rng=rng, authorization=authorization)
-        self._scraper = RuntimeScraper(sink, self._client, self._board, settings, rng=rng, authorization=authorization)
+        self._prober = Prober(sink, self._probing, self._board, settings, rng=rng, authorization=authorization)
+        self._scraper = RuntimeScraper(sink, self._reading, self._board, settings, rng=rng, authorization=authorization)
 
     async def start(self) -> None:
         """Begin to ask. Must run on the loop that the sink lives on."""
-        await self._client.open()
+        await self._probing.open()
+        await self._reading.open()
         self._prober.start()
         self._scraper.start()
 
@@ -43,7 +45,8 @@ class RuntimeFeeds:
         """Ask no more; returns when the last task has ended and every connection is closed."""
         await self._prober.stop()
         await self._scraper.stop()
-        await self._client.close()
+        await self._probing.close()
+        await self._reading.close()
 
     def reconfigure(self, settings: HealthSettings, *, authorization: str | None = None) -> None:
         """Use other intervals, or another key, from the next probe on."""

@@ -35,15 +35,21 @@ class FakeReplica:
     most_at_once: int = 0
     port: int = 0
     _runner: web.AppRunner | None = None
+    _site: web.TCPSite | None = None
 
     async def start(self) -> None:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
-        await site.start()
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await self._site.start()
+        self.port = self._site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+
+    async def close_port(self) -> None:
+        """Take no more connections, and serve those that are there."""
+        assert self._site is not None
+        self._site._server.close()  # type: ignore[union-attr]
 
     async def stop(self) -> None:
         if self._runner is not None:

@@ -74,6 +74,19 @@ async def test_nobody_there_then_loading_then_ready() -> None:
     await replica.stop()
 
 
+async def test_a_closed_port_is_seen_although_old_connections_are_served() -> None:
+    """A runtime that was told to stop closes its listener and serves on; a pooled connection would say 200 for ever."""
+    replica = vllm()
+    async with feeding(replica) as (sink, _):
+        await sink.until_probe(READY)
+        await sink.until_load()
+        await replica.close_port()
+        await sink.until_probe(FAILED, "connection refused", after=len(sink.probes))
+        # The same server still answers on the connection that readings use.
+        seen = len(sink.loads)
+        await sink.until(lambda: len(sink.loads) > seen + 1)
+
+
 async def test_a_hang_fails_with_a_reason() -> None:
     async with feeding(vllm(health=hang)) as (sink, _):
         probe = await sink.until_probe(FAILED)
