@@ -64,9 +64,9 @@ class RequestInfo:
     """LoRA adapter named by the request, if the surface says so apart from the model."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Usage:
-    """Token counts that a runtime returned. None: not said."""
+    """Token counts that a runtime returned. None: not said. Not frozen, for the same reason as RequestInfo."""
 
     prompt_tokens: int | None = None
     output_tokens: int | None = None

@@ -84,10 +84,8 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = self.address = peer[0] if isinstance(peer, tuple) else "local"
         self.tls = transport.get_extra_info("ssl_object") is not None
-        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (
-            self.peer.encode(),
-            b"https" if self.tls else b"http",
-        )
+        scheme = b"https" if self.tls else b"http"
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (self.peer.encode(), scheme)
         context.connections.add(self)
         context.observer.connections(1)
         if len(context.connections) > context.settings.limits.connections or context.draining:
@@ -101,10 +99,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             if state == _State.HEAD:
                 if self._buffer:
-                    self._buffer += data
-                    data = bytes(self._buffer)
-                    self._buffer.clear()
-                    self._read_head(data, first=False)
+                    self._read_head(self._unbuffered() + data, first=False)
                 else:
                     self._read_head(data, first=True)
             elif state == _State.BODY:
@@ -173,13 +168,18 @@ class ClientConnection(asyncio.Protocol):
                 self.transport.close()
         elif self._state in (_State.BODY, _State.UPLOAD):
             timeouts = context.settings.timeouts
-            if self._window_bytes >= timeouts.body_rate_bytes_s * timeouts.body_s:
-                self._window_bytes = 0
-                context.deadlines.set(self, now + timeouts.body_s)
-            else:
+            if self._window_bytes < timeouts.body_rate_bytes_s * timeouts.body_s:
                 self._refuse(ProxyError(Reason.REQUEST_TIMEOUT, 408, "the request body did not arrive in time"))
+            else:
+                self._window_bytes = 0
+                self._set_deadline(timeouts.body_s)
         elif self._state == _State.CLOSING:
             self.transport.abort()
+
+    def _unbuffered(self) -> bytes:
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data
 
     def _read_head(self, data: bytes, first: bool) -> None:
         if data.startswith(b"\r\n"):
@@ -289,8 +289,7 @@ class ClientConnection(asyncio.Protocol):
         """From here on bytes pass as they are."""
         self._state = _State.TUNNEL
         if self._buffer and self._exchange is not None:
-            self._exchange.tunnel_upload(bytes(self._buffer))
-            self._buffer.clear()
+            self._exchange.tunnel_upload(self._unbuffered())
 
     def cancel(self) -> None:
         """End the request in progress with an error."""
@@ -316,19 +315,15 @@ class ClientConnection(asyncio.Protocol):
             self.reading(True)
         if self._buffer:
             self._set_deadline(context.settings.timeouts.head_s)
-            data = bytes(self._buffer)
-            self._buffer.clear()
             # Not at once: a client that pipelines without end must not keep the loop from others.
-            context.loop.call_soon(self._resume, data)
+            context.loop.call_soon(self._resume, self._unbuffered())
         elif self._unsent is None:
             self._set_deadline(context.settings.timeouts.keep_alive_s)
 
     def _resume(self, data: bytes) -> None:
         if self._state == _State.HEAD:
-            rest = bytes(self._buffer)
-            self._buffer.clear()
             try:
-                self._read_head(data + rest, first=True)
+                self._read_head(data + self._unbuffered(), first=True)
             except ProxyError as error:
                 self._refuse(error)
 

@@ -14,6 +14,7 @@ from lb.proxy.upstream import UpstreamConnection
 from lb.proxy.verdict import HELD_BODY_BYTES, failure_of, is_held, judge, retry_after_s
 from lb.request import RequestInfo, Usage
 from lb.settings import KeySettings
+from lb.surfaces import SURFACES
 
 if TYPE_CHECKING:
     from lb.proxy.client import ClientConnection
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 _JOIN_BYTES = 65_536
 """Requests up to this size go out in one write; copying a larger body costs more than a second write."""
-_PROGRESS_EVENTS = 16
-"""The balancer hears of a stream's progress after this many events: hearing of each would cost more than its relay."""
 _USAGE_BYTES = 4096
 """The end of an unstreamed reply in which its usage is looked for."""
 
@@ -31,8 +30,8 @@ class Exchange:
     """One request. Its ticket is finished exactly once, by `_end`, whatever happens."""
 
     __slots__ = (
-        "_common", "_context", "_fresh", "_held", "_key", "_relay", "_uploading", "body", "client", "connection",
-        "done", "info", "length", "plan", "received_at", "status", "ticket",
+        "_common", "_context", "_fresh", "_key", "_relay", "_uploading", "body", "client", "connection",
+        "done", "info", "length", "plan", "received_at", "status", "surface", "ticket",
     )  # fmt: skip
 
     def __init__(
@@ -48,6 +47,7 @@ class Exchange:
         self._key = key
         self.client = client
         self.plan = plan
+        self.surface = plan.surface
         self.info = info
         self.length = length
         """The request's Content-Length; negative if it has none."""
@@ -56,7 +56,6 @@ class Exchange:
         self.status = 0
         self.done = False
         self._fresh = False
-        self._held: list[bytes] | None = None
         self._relay: Relay | None = None
         self._uploading = False
 
@@ -71,10 +70,12 @@ class Exchange:
             read_early(info, body, self.length)
         elif body:
             info.body_bytes = len(body)
-            if plan.route.generates and b"content-encoding" not in plan.head.kept:
+            if b"content-encoding" not in plan.head.kept:
                 plan.surface.read_request(body, info)
+                if info.surface is not plan.route.surface:
+                    self.surface = SURFACES[info.surface]  # two APIs share this path; the body told them apart
         context.requests += 1
-        if self._key is not None and not may_use(self._key, info.model):
+        if self._key is not None and not may_use(self._key, info, body, uploading):
             self.status = 403
             self._end(None, Reason.FORBIDDEN, None)
             self._reply_error(403, Reason.FORBIDDEN, "this API key may not use that model", None)
@@ -192,7 +193,7 @@ class Exchange:
         outcome = Outcome.OK if status < 400 else Outcome.CLIENT_ERROR
         usage = None
         if plan.route.generates and status < 400:
-            usage = plan.surface.read_usage(body[-_USAGE_BYTES:])
+            usage = self.surface.read_usage(body[-_USAGE_BYTES:])
         close = not plan.head.keep_alive or context.draining
         context.write(self.client.transport, whole_reply(status, lines, body, self.info.id, close))
         self._end(outcome, None, usage)
@@ -202,16 +203,16 @@ class Exchange:
         relay = self._relay
         if head:
             self.status = connection.status
-            relay = self._relay = Relay(self._context, self.client, self.plan.surface)
+            relay = self._relay = Relay(self._context, self.client, self.surface)
             if connection.upgraded:
                 self._start_tunnel(connection, relay, body)
                 return
             if is_held(connection.status):
-                self._held = []
+                relay.held = []
             if self.client.stalled:
                 connection.pause()
         assert relay is not None
-        if self._held is not None:
+        if relay.held is not None:
             self._hold(connection, relay, body, complete)
             return
         if not relay.started:
@@ -225,7 +226,7 @@ class Exchange:
             if not ticket.first_byte_at:
                 self._context.balancer.first_byte(ticket, self._context.loop.time())
         elif body:
-            self._note_progress(ticket, relay.events_in(body))
+            relay.note_progress(ticket, body)
         if relay.truncated_by(body, complete):
             self._fail(Outcome.TRUNCATED)
             return
@@ -233,26 +234,14 @@ class Exchange:
         if complete:
             self._complete(connection, judge(connection.status, b""))
 
-    def _note_progress(self, ticket: Ticket, events: int) -> None:
-        if not events:
-            return
-        now = ticket.progress_at = self._context.loop.time()
-        before = ticket.events
-        ticket.events = before + events
-        if not ticket.first_byte_at:
-            self._context.balancer.first_byte(ticket, now)
-        elif before // _PROGRESS_EVENTS != ticket.events // _PROGRESS_EVENTS:
-            self._context.balancer.progress(ticket, now)
-
     def _hold(self, connection: UpstreamConnection, relay: Relay, body: bytes, complete: bool) -> None:
         """Gather an error reply until it can be judged; then try elsewhere, or pass it on whole."""
-        held = self._held
-        assert held is not None
-        held.append(body)
-        text = b"".join(held)
+        assert relay.held is not None
+        relay.held.append(body)
+        text = b"".join(relay.held)
         if not complete and len(text) <= HELD_BODY_BYTES:
             return
-        self._held = None
+        relay.held = None
         outcome = judge(connection.status, text)
         if complete and self._retry(outcome, connection.status, retry_after_s(connection.kept.get(b"retry-after"))):
             connection.release()
@@ -320,7 +309,6 @@ class Exchange:
             return False
         self._fresh = False
         self.connection = None
-        self._held = None
         if isinstance(decision, Routed):
             self._dispatch()
         elif isinstance(decision, Queued):
@@ -367,18 +355,11 @@ class Exchange:
             connection.abort()
 
     def _reply_error(self, status: int, reason: Reason, message: str, retry_after: float | None) -> None:
-        body = self.plan.surface.error_body(status, reason, message)
+        body = self.surface.error_body(status, reason, message)
         head = self.plan.head
         close = not head.keep_alive or self._uploading or self._context.draining
-        reply = own_reply(
-            status,
-            body,
-            request_id=self.info.id,
-            close=close,
-            retry_after_s=retry_after,
-            head_only=head.method == "HEAD",
-        )
-        self.client.answer(reply, close)
+        no_body = head.method == "HEAD"
+        self.client.answer(own_reply(status, body, self.info.id, close, retry_after, no_body), close)
 
     def _end(self, outcome: Outcome | None, reason: Reason | None, usage: Usage | None) -> None:
         """Finish the ticket and tell the observer; after this nothing of the exchange happens any more."""

@@ -13,6 +13,8 @@ from lb.paths import surface_of
 from lb.request import RequestInfo, SurfaceName
 from lb.settings import KeySettings
 from lb.surface import Route, Surface
+from lb.surfaces.fields import named_models
+from lb.surfaces.prompt import stable_hash
 
 if TYPE_CHECKING:
     from lb.proxy.client import ClientConnection
@@ -122,9 +124,21 @@ def read_early(info: RequestInfo, body: bytes, length: int) -> None:
         info.model = (match[1] or match[2]).decode("utf-8", "replace")
 
 
-def may_use(key: KeySettings, model: str | None) -> bool:
-    """Whether requests with this key may name this model."""
-    return not key.models or model in key.models
+def may_use(key: KeySettings, info: RequestInfo, body: bytes, uploading: bool) -> bool:
+    """Whether this key may send this request: every model that some runtime may read from it must be allowed.
+
+    A request that names no model, or hides it in a body that cannot be read whole, could mean any.
+    """
+    if not key.models:
+        return True
+    if uploading:
+        return False
+    named = named_models(body) if body else frozenset()
+    if named is None:
+        return False
+    if info.model is not None:
+        named |= {info.model}
+    return bool(named) and named.issubset(key.models)
 
 
 def _read_steering(context: ProxyContext, head: Head, info: RequestInfo, key: KeySettings | None) -> None:
@@ -132,7 +146,7 @@ def _read_steering(context: ProxyContext, head: Head, info: RequestInfo, key: Ke
     kept = head.kept
     session = kept.get(context.session_header) if context.session_header else None
     if session:
-        info.session = hash(session)
+        info.session = stable_hash(session.decode("latin-1"))
     patience = kept.get(context.deadline_header) if context.deadline_header else None
     if patience is not None:
         info.deadline_at = context.loop.time() + _number(context.deadline_header, patience, 0.001, _PATIENCE_MAX_S)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from lb.effects import Ticket
 from lb.errors import Reason
 from lb.proxy.reply import LAST_CHUNK, reply_head
 from lb.request import Usage
 from lb.surface import StreamEnd, Surface
-from lb.surfaces.progress import events_in
+from lb.surfaces.progress import closing, events_in
 
 if TYPE_CHECKING:
     from lb.proxy.client import ClientConnection
@@ -20,6 +21,8 @@ _TAIL_BYTES = 16_384
 """Enough for the last events of a stream and for the usage at the end of a document."""
 _TAIL_READS = 6
 """The last content, the usage and `[DONE]` may come in a read each, with pings between them."""
+_PROGRESS_EVENTS = 16
+"""The balancer hears of a stream's progress after this many events: hearing of each would cost more than its relay."""
 _DONE = b"data: [DONE]"
 _STREAM_TYPES = frozenset({b"text/event-stream", b"application/x-ndjson"})
 
@@ -28,7 +31,7 @@ class Relay:
     """Passes one reply on. Nothing is buffered here beyond the head and a tail of 16 KiB."""
 
     __slots__ = (
-        "_chunked", "_client", "_context", "_held_head", "_measured", "_surface", "_tail", "close", "events_in",
+        "_chunked", "_client", "_context", "_held_head", "_measured", "_surface", "_tail", "close", "held",
         "started", "streaming",
     )  # fmt: skip
 
@@ -41,7 +44,8 @@ class Relay:
         self.streaming = False
         """Whether the reply is a stream of events that can be read."""
         self.close = False
-        self.events_in = events_in
+        self.held: list[bytes] | None = None
+        """The pieces of an error reply that is held back until it is judged."""
         self._chunked = False
         self._measured = False
         self._held_head = b""
@@ -74,6 +78,20 @@ class Relay:
         framing = b"connection: Upgrade\r\nupgrade: websocket\r\n"
         self._write(reply_head(101, connection.reason, connection.lines, framing, request_id, False))
 
+    def note_progress(self, ticket: Ticket, body: bytes) -> None:
+        """Count the events of a stream that are progress; comments and pings are none."""
+        events = events_in(body)
+        if not events:
+            return
+        context = self._context
+        now = ticket.progress_at = context.loop.time()
+        before = ticket.events
+        ticket.events = before + events
+        if not ticket.first_byte_at:
+            context.balancer.first_byte(ticket, now)
+        elif before // _PROGRESS_EVENTS != ticket.events // _PROGRESS_EVENTS:
+            context.balancer.progress(ticket, now)
+
     def truncated_by(self, body: bytes, complete: bool) -> bool:
         """Whether these bytes would end a stream cleanly that is not complete; they must then not be passed on.
 
@@ -105,9 +123,8 @@ class Relay:
         """End a reply that has begun in a way that no client can take for its proper end."""
         event = b""
         if self.streaming and not self._measured:
-            event = self._surface.error_event(reason, message)
-            if self._tail and not self._tail[-1].endswith(b"\n"):
-                event = b"\n\n" + event
+            border = closing(self._joined_tail(), self._surface.stream_format)
+            event = border + self._surface.error_event(reason, message)
         head, self._held_head = self._held_head, b""
         if event and self._chunked:
             event = b"%x\r\n%b\r\n" % (len(event), event)

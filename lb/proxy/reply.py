@@ -28,11 +28,11 @@ def reply_head(
 def own_reply(
     status: int,
     body: bytes,
-    *,
     request_id: str = "",
     close: bool = False,
     retry_after_s: float | None = None,
     head_only: bool = False,
+    *,
     headers: bytes = b"",
     content_type: bytes = b"application/json",
 ) -> bytes:

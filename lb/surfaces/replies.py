@@ -14,6 +14,11 @@ USAGE_WINDOW = 4096
 """Usage stands at the very end of a reply; a longer search would cost each stream without usage some microseconds."""
 _INT = re.compile(rb"\s*:\s*(\d{1,12})\b")
 _STRING = re.compile(rb'\s*:\s*"([^"\\]{0,64})"')
+_USUAL = re.compile(
+    rb'"usage"\s*:\s*\{\s*"prompt_tokens"\s*:\s*(\d{1,12})\s*,\s*(?:"total_tokens"\s*:\s*\d+\s*,\s*)?'
+    rb'"completion_tokens"\s*:\s*(\d{1,12})\b(?:[^{}]*\{[^{}]*"cached_tokens"\s*:\s*(\d{1,12})\b)?'
+)
+"""The order in which vLLM, SGLang, llama.cpp and OpenAI write it: one match instead of one for each number."""
 _OBJECT = re.compile(rb"\s*:\s*\{")
 _TYPE = re.compile(rb'\s*:\s*\{\s*"type"\s*:\s*"([^"\\]{0,64})"')
 _ABORTED = frozenset({b"abort", b"error", b"aborted", b"cancelled"})
@@ -41,21 +46,25 @@ def openai_usage(tail: bytes) -> Usage | None:
     low = max(0, len(tail) - USAGE_WINDOW)
     at = len(tail)
     while (at := tail.rfind(b'"usage"', low, at)) >= 0:
+        usual = _USUAL.match(tail, at)
+        if usual is not None:
+            prompt, output, cached = usual.groups()
+            return Usage(int(prompt), int(output), int(cached) if cached is not None else None)
         if _OBJECT.match(tail, at + 7) is not None:
             break
     else:
         return None
-    prompt = number(tail, b'"prompt_tokens"', at)
-    if prompt is None:
-        prompt = number(tail, b'"input_tokens"', at)
-    output = number(tail, b'"completion_tokens"', at)
-    if output is None:
-        output = number(tail, b'"output_tokens"', at)
-    if prompt is None and output is None:
-        prompt = number(tail, b'"total_tokens"', at)
-        if prompt is None:
+    prompt_tokens = number(tail, b'"prompt_tokens"', at)
+    if prompt_tokens is None:
+        prompt_tokens = number(tail, b'"input_tokens"', at)
+    output_tokens = number(tail, b'"completion_tokens"', at)
+    if output_tokens is None:
+        output_tokens = number(tail, b'"output_tokens"', at)
+    if prompt_tokens is None and output_tokens is None:
+        prompt_tokens = number(tail, b'"total_tokens"', at)
+        if prompt_tokens is None:
             return None
-    return Usage(prompt_tokens=prompt, output_tokens=output, cached_tokens=number(tail, b'"cached_tokens"', at))
+    return Usage(prompt_tokens, output_tokens, number(tail, b'"cached_tokens"', at))
 
 
 def finish_end(tail: bytes) -> StreamEnd:
