@@ -1,4 +1,4 @@
-"""HAProxy, one thread."""
+"""HAProxy, one thread; without `http-no-delay` it would hold the events of a stream back for up to 200 ms."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ defaults
   timeout server 600s
   timeout queue 60s
   option http-keep-alive
+  option http-no-delay
   http-reuse always
 frontend clients
   bind 127.0.0.1:{port} backlog 16384

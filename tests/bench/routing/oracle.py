@@ -64,13 +64,12 @@ def clairvoyant_sum(replicas: list[Replica], request: SimRequest, now: float) ->
     def cost(index: int) -> float:
         replica = replicas[index]
         first, end = replica.finish_if_submitted(request, now)
-        model = replica.model
-        # While it runs, each other request there loses the prefill once and a slightly longer step for every token.
-        hits = first  # the first token's time already holds what a cached prefix spares
-        prefill_s = request.prompt_tokens * model.prefill_s_per_token * replica.slow_factor
-        others = replica.running + replica.waiting
-        step_s = model.step_s_per_running * replica.slow_factor * request.output_tokens
-        return end - now + others * (min(prefill_s, hits - now) + step_s)
+        model, others = replica.model, replica.running + replica.waiting
+        # Each other request there waits for this one's prefill once (what a cached prefix spares shows in `first`), and
+        # a little longer for every token while it runs.
+        prefill_s = min(request.prompt_tokens * model.prefill_s_per_token * replica.slow_factor, first - now)
+        decode_s = model.step_s_per_running * replica.slow_factor * request.output_tokens
+        return end - now + others * (prefill_s + decode_s)
 
     return min(range(len(replicas)), key=cost)
 

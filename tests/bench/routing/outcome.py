@@ -67,9 +67,7 @@ def figures(items: Sequence[Item], outcomes: Sequence[Outcome], warm_s: float, *
         kinds[outcome.failure] = kinds.get(outcome.failure, 0) + 1
     first = sorted(o.first_s for _, o in whole if o.first_s is not None)
     end = sorted(o.end_s for _, o in whole if o.end_s is not None)
-    slow = sorted(
-        o.end_s / model.alone_s(i.prompt_tokens, i.output_tokens)[1] for i, o in whole if o.end_s is not None
-    )
+    slow = sorted(o.end_s / model.alone_s(i.prompt_tokens, i.output_tokens)[1] for i, o in whole if o.end_s is not None)
     late = sorted(o.late_s for _, o in counted)
     return Figures(
         len(counted), sum(1 for o in failed if o.first_s is None), sum(1 for o in failed if o.first_s is not None),
