@@ -279,8 +279,8 @@ class Daemon:
             assert self._loaded is not None
             self._notifier.reloading(self._clock.monotonic())
             try:
+                self._watch.take()
                 loaded = await asyncio.to_thread(load, self._loaded.path)
-                self._watch.accept(loaded.digest)
                 self._use(loaded)
                 result = Reload(ok=True, at=self._clock.wall(), policy_hash=loaded.digest)
                 log.info("policy in force", extra={"policy_hash": loaded.digest[:12]})

@@ -29,9 +29,17 @@ class FileWatch:
         self._state: State | None = None
         self._settling: str | None = None
 
-    def accept(self, digest: str) -> None:
-        """The content with this digest was handled, by whatever way it came."""
-        self._digest = digest
+    def take(self) -> None:
+        """What the file holds now is being handled for another reason than this watch; it is no change any more."""
+        try:
+            self._digest = self._read()
+        except OSError:
+            # Whoever reads it next says so.
+            return
+
+    def _read(self) -> str:
+        with self._path.open("rb") as file:
+            return hashlib.sha256(file.read(MAX_BYTES + 1)).hexdigest()
 
     def changed(self) -> bool:
         """Look once. True: the content is new, at rest, and now counts as handled."""
@@ -40,8 +48,7 @@ class FileWatch:
             state = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if state == self._state and self._settling is None:
                 return False
-            with self._path.open("rb") as file:
-                digest = hashlib.sha256(file.read(MAX_BYTES + 1)).hexdigest()
+            digest = self._read()
         except OSError:
             # Between two versions, or gone: what is in force stays in force.
             self._state = self._settling = None

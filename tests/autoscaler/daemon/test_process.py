@@ -150,9 +150,9 @@ async def test_h03_h04_twenty_reloads_under_load_lose_nothing(
             return await reloads(started, "applied") > before
 
         await eventually(applied, "the reload is applied")
+    await eventually(lambda: len(results) >= 2000, "2,000 requests")
     done.set()
     await asyncio.gather(*clients)
-    assert len(results) > 200
     assert [status for status in results if status != 200] == []
     assert await reloads(started, "refused") == 0
     started.signal(signal.SIGTERM)
@@ -174,6 +174,7 @@ async def test_h05_an_invalid_policy_leaves_the_old_one_and_says_so_everywhere(
         _, status = await started.get("/v1/status")
         assert status["last_reload"]["ok"] is False
         assert said in status["last_reload"]["error"]
+        await asyncio.sleep(2.5)  # two more looks at the file: what a signal had read already is no change
         assert status["policy_hash"] == good
         assert (await session.chat(started.url))[0] == 200
     assert await reloads(started, "refused") == 2
@@ -343,6 +344,39 @@ async def test_systemd_is_told_and_its_socket_is_used(
         started.signal(signal.SIGTERM)
         await told("STOPPING=1")
         assert await started.end() == 0
+
+
+@pytest.mark.xfail(
+    strict=False,
+    reason="the proxy closes idle connections as soon as it drains: a request on its way to one of them is reset",
+)
+async def test_restarts_behind_a_socket_of_systemd_lose_nothing(
+    daemon: Any, upstream: Any, session: Any, write_policy: Any
+) -> None:
+    """The port stays open between two processes: clients wait in the backlog instead of being refused."""
+    write_policy(upstream.url)
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        results: list[int] = []
+        done = asyncio.Event()
+        clients = [asyncio.create_task(load(session, url, results, done)) for _ in range(8)]
+        for _ in range(5):
+            mark = len(results)
+            started = await daemon(
+                *RUN,
+                env={"LISTEN_FDS": "1"},
+                prefix=("sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"),
+                preexec_fn=lambda: os.dup2(listener.fileno(), 3),
+                pass_fds=(3, listener.fileno()),
+            ).start()
+            await eventually(lambda mark=mark: len(results) >= mark + 100, "requests are answered")
+            started.signal(signal.SIGTERM)
+            assert await started.end() == 0
+        done.set()
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+    assert [status for status in results if status != 200] == []
 
 
 async def test_a_root_task_that_dies_ends_the_process_with_its_name_after_a_drain(
