@@ -57,8 +57,8 @@ class ClientConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._body: BodyReader | None = None
         self._pieces: list[bytes] = []
-        self._lost_place = False
-        """Where the next request starts is not known: bytes came behind a chunked body in the same read."""
+        self._last = False
+        """No request can follow: the client has sent FIN, or bytes behind a chunked body hide where the next starts."""
         self._window_bytes = 0
         self._unsent: int | None = None
         self._paused = False
@@ -121,6 +121,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(error)
 
     def eof_received(self) -> bool:
+        self._last = True
         waits = self._context.settings.forwarding.half_close == "wait"
         return waits and self._state in (_State.BUSY, _State.CLOSING)
 
@@ -240,7 +241,7 @@ class ClientConnection(asyncio.Protocol):
         self._window_bytes += len(data)
         piece, rest = body.take(data)
         self._buffer += rest
-        self._lost_place = body.overrun
+        self._last |= body.overrun
         if body.complete:
             self._body = None
         return piece, body.complete
@@ -306,7 +307,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         if self._state == _State.CLOSING:
             return
-        if close or self._context.draining or self._lost_place:
+        if close or self._context.draining or self._last:
             self._close_lingering() if self._state == _State.UPLOAD else self.close_after_flush()
             return
         context = self._context

@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from lb.proxy.client import ClientConnection
     from lb.proxy.intake import Plan
 
+_AT_ONCE_BYTES = 16_384
+"""Longer writes go out at once; beside them a wake-up costs little."""
 _PLANS = 1024
 """Request heads remembered, about 3 kB each."""
+_READ_BYTES = 65_536
+"""Most that is read of a reply at once, and with the send buffer's limit the most that is held of it."""
 _REPLY_HEADS = 2048
 """Reply heads remembered, about 1 kB each; those with a date are new every second."""
 
@@ -52,6 +56,7 @@ class ProxyContext:
         """Set when the last request of a drain has ended."""
         self.plans: Memo[Plan] = Memo(_PLANS)
         self._reply_heads: Memo[ReplyHead] = Memo(_REPLY_HEADS)
+        self._read_buffer = bytearray(_READ_BYTES)
         self._unwritten: list[tuple[asyncio.Transport, bytes]] = []
         self._pools: dict[str, ReplicaPool] = {}
         self._upstream_tls: ssl.SSLContext | None = None
@@ -86,6 +91,8 @@ class ProxyContext:
         if not self._unwritten:
             self.loop.call_soon(self.flush)
         self._unwritten.append((transport, data))
+        if len(data) > _AT_ONCE_BYTES:
+            self.flush()  # so that a full send buffer stops the reading that fills it, in the middle of this turn
 
     def flush(self) -> None:
         """Send now what waits; to be called before a transport is closed."""
@@ -114,6 +121,7 @@ class ProxyContext:
                 self.settings.timeouts,
                 self.upstream_tls,
                 self._reply_heads,
+                self._read_buffer,
                 self.write,
             )
             self._pools[endpoint.id] = pool

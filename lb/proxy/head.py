@@ -126,6 +126,8 @@ class HeadReader:
         if len(raw) > limits.head_bytes:
             raise ProxyError(Reason.HEADERS_TOO_LARGE, 431, "the request head is too large", close=True)
         self._check_bytes(raw, False)
+        if raw.count(b" ", 0, raw.find(b"\r\n")) != 2:
+            raise _bad("the request line is not METHOD TARGET VERSION with one space between")
         head = self._head = Head()
         parser = self._parser = httptools.HttpRequestParser(self)
         try:

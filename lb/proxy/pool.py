@@ -31,12 +31,14 @@ class ReplicaPool:
         timeouts: TimeoutSettings,
         tls: Callable[[], ssl.SSLContext],
         heads: Memo[ReplyHead],
+        read_buffer: bytearray,
         write: Callable[[asyncio.Transport, bytes], None],
     ) -> None:
         self.endpoint = endpoint
         self.base_path = endpoint.base_path.encode()
         self.host_line = b"Host: %b\r\n" % endpoint.authority.encode()
         self.heads = heads
+        self.read_buffer = read_buffer
         self.write = write
         self.loop = loop
         self.deadlines = deadlines
