@@ -199,6 +199,8 @@ class Daemon:
         if self._told is not None:
             log.warning(self._told)
         replicas = len(self._gateway.endpoints())
+        if not self._wanted_sources:
+            log.warning("no replicas are configured: requests wait until one is added over the admin API")
         log.info("ready", extra={"listen": address, "admin": self._admin.address, "replicas": replicas})
         self._notifier.ready(f"serving on {address}")
 

@@ -49,7 +49,9 @@ class Problem:
         """`policy.yaml:12: lb.limits.body = "1 potato": write 65536, 64KiB or 16MiB`"""
         place = f"{file}:{self.line}" if self.line else file
         subject = self.path + (f" = {self.value}" if self.value is not None else "")
-        return f"{place}: {subject}: {self.message}" if subject else f"{place}: {self.message}"
+        line = f"{place}: {subject}: {self.message}" if subject else f"{place}: {self.message}"
+        # A name in the file must not break the line or drive the terminal.
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 class DocumentError(Exception):

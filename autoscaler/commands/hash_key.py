@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import re
 import secrets
 import sys
 from typing import Annotated
@@ -21,6 +22,8 @@ Examples:
   tidegate hash-key --name team-a --generate >> keys.yaml
   printf %s "$KEY" | tidegate hash-key --name team-a
 """
+_NAME = r"[A-Za-z0-9._-]{1,64}"
+"""What `lb.keys[].name` allows: it becomes a metric label."""
 _MIN_CHARACTERS = 16
 """SHA-256 without salt is safe for random keys and for nothing shorter: 16 random letters are 90 bits."""
 
@@ -34,6 +37,8 @@ def hash_key(
     generate: Annotated[bool, typer.Option("--generate", help="Make a new random key.")] = False,
 ) -> None:
     """Print the SHA-256 of an API key as the policy wants it."""
+    if not re.fullmatch(_NAME, name):
+        raise StartError(f"--name {name!r} must be 1 to 64 letters, digits or . _ -", EXIT_BAD_INPUT)
     key = "" if generate else _read()
     if not key:
         key = f"tg-{secrets.token_urlsafe(32)}"

@@ -132,6 +132,12 @@ def test_hash_key_from_standard_input_and_generated(tmp_path: Path) -> None:
     assert hashlib.sha256(made[0].encode()).hexdigest() in done.stdout
 
 
+def test_hash_key_refuses_a_name_that_no_policy_may_have() -> None:
+    done = tidegate("hash-key", "--generate", "--name", "team a")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--name 'team a' must be" in done.stderr
+
+
 @pytest.mark.parametrize("stdin", ["", "short\n"])
 def test_hash_key_refuses_weak_keys(stdin: str) -> None:
     done = tidegate("hash-key", stdin=stdin)
