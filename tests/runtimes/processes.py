@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 
 import aiohttp
@@ -85,16 +85,28 @@ class Server:
             await eventually(asked, within_s=within_s, what=f"{self.name}: {status} on {path}", more=self.tail)
 
 
-@asynccontextmanager
-async def running(
-    name: str, command: Sequence[str | Path], log: Path, port: int, env: Mapping[str, str] | None = None
-) -> AsyncIterator[Server]:
-    """A server that is killed at the end, with all that it has started."""
-    server = Server(name, command, log, env or {}, port)
-    try:
-        yield server
-    finally:
-        server.kill()
+class running(AbstractContextManager[Server], AbstractAsyncContextManager[Server]):  # noqa: N801
+    """A server that is killed at the end, with all that it has started; for `with` and `async with`."""
+
+    def __init__(
+        self, name: str, command: Sequence[str | Path], log: Path, port: int, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._start = lambda: Server(name, command, log, env or {}, port)
+        self._server: Server | None = None
+
+    def __enter__(self) -> Server:
+        self._server = self._start()
+        return self._server
+
+    def __exit__(self, *error: object) -> None:
+        assert self._server is not None
+        self._server.kill()
+
+    async def __aenter__(self) -> Server:
+        return self.__enter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        self.__exit__()
 
 
 async def eventually(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from tests.runtimes.cache import CACHE, executable
-from tests.runtimes.processes import Server, free_port, running
+from tests.runtimes.processes import free_port, running
 
 HERE = Path(__file__).parent
 MODEL = "tiny"
@@ -16,7 +15,7 @@ SLOTS = 2
 """Requests that each of them runs at once."""
 
 
-def llamacpp(tmp: Path, *extra: str, model: str = "useful", slots: int = SLOTS) -> AbstractAsyncContextManager[Server]:
+def llamacpp(tmp: Path, *extra: str, model: str = "useful", slots: int = SLOTS) -> running:
     port = free_port()
     command = [
         executable("llamacpp"), "-m", CACHE / "models" / f"{model}.gguf", "--alias", MODEL, "--host", "127.0.0.1",
@@ -25,7 +24,7 @@ def llamacpp(tmp: Path, *extra: str, model: str = "useful", slots: int = SLOTS) 
     return running("llamacpp", command, tmp / f"llamacpp-{port}.log", port)
 
 
-def ollama(tmp: Path) -> AbstractAsyncContextManager[Server]:
+def ollama(tmp: Path) -> running:
     port = free_port()
     folder = tmp / f"ollama-{port}"
     folder.mkdir()
@@ -39,7 +38,7 @@ def ollama(tmp: Path) -> AbstractAsyncContextManager[Server]:
     return running("ollama", [executable("ollama"), "serve"], tmp / f"ollama-{port}.log", port, env)
 
 
-def vllm(tmp: Path, *extra: str) -> AbstractAsyncContextManager[Server]:
+def vllm(tmp: Path, *extra: str) -> running:
     port = free_port()
     command = [
         executable("vllm"), "-m", "vllm.entrypoints.openai.api_server", "--model", CACHE / "models" / "hf",
@@ -64,7 +63,7 @@ class TritonPorts:
         self.http, self.grpc, self.metrics = free_port(), free_port(), free_port()
 
 
-def triton(tmp: Path, ports: TritonPorts, *extra: str) -> AbstractAsyncContextManager[Server]:
+def triton(tmp: Path, ports: TritonPorts, *extra: str) -> running:
     packages = next((CACHE / "triton").glob("venv/lib/*/site-packages"))
     home = packages / "pytriton" / "tritonserver"
     command: list[str | Path] = [
@@ -82,7 +81,7 @@ def triton(tmp: Path, ports: TritonPorts, *extra: str) -> AbstractAsyncContextMa
     return running("triton", [*command, *extra], tmp / f"triton-{ports.http}.log", ports.http, env)
 
 
-def mlserver(tmp: Path, metrics_port: int) -> AbstractAsyncContextManager[Server]:
+def mlserver(tmp: Path, metrics_port: int) -> running:
     port = free_port()
     env = {
         "MLSERVER_HTTP_PORT": str(port),

@@ -6,40 +6,21 @@ import asyncio
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from tests.runtimes.balancer import Balancer, balancing
+from tests.runtimes.balancer import balancing
+from tests.runtimes.chat import CHAT, chat, dismissed, strangers, stream_whole
 from tests.runtimes.processes import Server, eventually
 from tests.runtimes.servers import MODEL, llamacpp
-from tests.runtimes.streams import Stream, read_stream
+from tests.runtimes.streams import read_stream
 
 NEEDS = ("llamacpp",)
-CHAT = "/v1/chat/completions"
-
-
-def chat(tokens: int, *, stream: bool = False, text: str = "tell me of the sea", **more: Any) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "model": MODEL,
-        "messages": [{"role": "user", "content": text}],
-        "max_tokens": tokens,
-        "ignore_eos": True,
-        **more,
-    }
-    if stream:
-        body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return body
 
 
 async def slots_busy(server: Server) -> int:
     async with aiohttp.ClientSession() as session, session.get(server.url + "/slots") as response:
         return sum(slot["is_processing"] for slot in await response.json())
-
-
-async def stream_whole(balancer: Balancer, tokens: int) -> Stream:
-    async with balancer.open(CHAT, chat(tokens, stream=True)) as response:
-        return await read_stream(response)
 
 
 async def test_unary_stream_and_usage(tmp_path: Path) -> None:
@@ -129,28 +110,17 @@ async def test_load_of_others_is_read_and_believed(tmp_path: Path) -> None:
         balancing(tmp_path, loaded, idle) as balancer,
     ):
         await balancer.until_up(loaded, idle)
-        async with aiohttp.ClientSession() as stranger:
-            asking = [
-                asyncio.create_task(_post(stranger, loaded.url + CHAT, chat(4000, stream=True))) for _ in range(3)
-            ]
-            replica = await balancer.until(loaded, lambda one: one["running"] == 2, "load of others is seen")
-            assert replica["in_flight"] == 0
-            await balancer.until(loaded, lambda one: one["foreign"] >= 2, "load of others is counted")
-            await balancer.until(idle, lambda one: one["running"] == 0, "slots are read")
-            before = (await balancer.replica(loaded))["routed_total"]
-            for _ in range(6):
-                status, _ = await balancer.post(CHAT, chat(10))
-                assert status == 200
-            assert (await balancer.replica(loaded))["routed_total"] == before
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-
-
-async def _post(client: aiohttp.ClientSession, url: str, body: Any) -> None:
-    async with client.post(url, json=body) as response:
-        async for _ in response.content.iter_any():
-            pass
+        others = await strangers(loaded.url, 4000, 3)
+        replica = await balancer.until(loaded, lambda one: one["running"] == 2, "load of others is seen")
+        assert replica["in_flight"] == 0
+        await balancer.until(loaded, lambda one: one["foreign"] >= 2, "load of others is counted")
+        await balancer.until(idle, lambda one: one["running"] == 0, "slots are read")
+        before = (await balancer.replica(loaded))["routed_total"]
+        for _ in range(6):
+            status, _ = await balancer.post(CHAT, chat(10))
+            assert status == 200
+        assert (await balancer.replica(loaded))["routed_total"] == before
+        await dismissed(others)
 
 
 async def test_a_request_waits_while_the_model_loads(tmp_path: Path) -> None:
