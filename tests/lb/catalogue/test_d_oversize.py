@@ -76,7 +76,7 @@ async def test_d06_a_chunked_body_is_413_at_the_limit(make_world: MakeWorld, buf
     client = await world.client()
     head = chat().partition(b"Content-Length")[0] + b"Transfer-Encoding: chunked\r\n\r\n"
     piece = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
-    uploading = asyncio.create_task(client.send(head + b'17\r\n{"model": "m", "text": "\r\n' + piece * 40))
+    uploading = asyncio.create_task(client.send(head + b'18\r\n{"model": "m", "text": "\r\n' + piece * 40))
     response = await client.response()
     assert response is not None
     assert response.status == 413
@@ -214,10 +214,10 @@ async def test_d11_a_user_of_a_megabyte_is_bounded(make_world: MakeWorld) -> Non
 
 
 async def test_d12_unique_prompts_do_not_grow_the_prefix_index(make_world: MakeWorld) -> None:
-    world = await make_world(routing={"prefix_index_blocks": 1000})
+    world = await make_world(replicas=2, routing={"prefix_index_blocks": 1000})
     client = await world.client()
-    for number in range(150):
-        await client.send(chat(text=f"{number:06d}" * 6000))  # 36 kB, some 17 blocks
+    for number in range(300):
+        await client.send(chat(text=f"{number // 2:06d} " * 5200))  # 36 kB, some 17 blocks, twice
         response = await client.response()
         assert response is not None
         assert response.status == 200

@@ -189,6 +189,7 @@ async def test_e05_a_replica_that_never_answers_is_504_and_freed(make_world: Mak
 async def test_e06_a_frozen_replica_is_out_within_three_probes(make_world: MakeWorld) -> None:
     world = await make_world(replicas=2, health={"interval_s": 0.2, "timeout_s": 0.2, "fall": 3})
     client = ProbeClient()
+    await client.open()
     prober = Prober(world.gateway, client, Board(), world.settings.health, rng=random.Random(1))
     prober.start()
     await eventually(lambda: len(world.upstreams[0].requests) >= 2, what="probes")

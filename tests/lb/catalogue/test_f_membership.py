@@ -57,7 +57,8 @@ async def test_f01_a_replica_that_flaps_does_not_swing_in_and_out(make_world: Ma
 
 
 async def test_f01_a_replica_that_returns_ramps_up(make_world: MakeWorld) -> None:
-    world = await make_world(replicas=2, health={"warmup_s": 5.0})
+    world = await make_world(replicas=2, health={"warmup_s": 0.3})
+    await asyncio.sleep(0.35)  # until the other one counts as warm
     for _ in range(3):
         probe(world, world.upstreams[0], ProbeStatus.FAILED)
     assert is_out(world, world.upstreams[0])
@@ -140,7 +141,12 @@ async def test_f05_with_no_replica_a_request_is_held_until_one_is_there(make_wor
     await eventually(lambda: not world.view().replicas)
     client = await world.client()
     await client.send(chat())
-    await eventually(lambda: world.gateway.balancer.demand(world.gateway.now()).models["m"].held == 1)
+
+    def held() -> int:
+        demand = world.gateway.balancer.demand(world.gateway.now()).models.get("m")
+        return demand.held if demand is not None else 0
+
+    await eventually(lambda: held() == 1)
     world.gateway.set_source("row", [world.endpoint(upstream)])
     world.ready(upstream.url)
     response = await client.response()

@@ -17,7 +17,13 @@ _FIELD = re.compile(
 )
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
 _HOST = re.compile(rb"[A-Za-z0-9._~-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
-FRAMING_NAMES = ("host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer")
+SENSITIVE = frozenset(
+    {
+        "host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer", "authorization",
+        "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded", "x-api-key", "api-key",
+    }
+)  # fmt: skip
+"""Names that decide framing, or who is believed to ask."""
 HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "proxy-authorization"}
 )
@@ -122,7 +128,7 @@ def check_request_head(head: bytes) -> Request:
     if encodings and (encodings != ["chunked"] or lengths):
         raise DirtyError(f"Transfer-Encoding is {encodings} with Content-Length {lengths}")
     for name, _ in request.headers:
-        if "_" in name and name.replace("_", "-") in FRAMING_NAMES:
+        if "_" in name and name.replace("_", "-") in SENSITIVE:
             raise DirtyError(f"look-alike {name}")
         if name in HOP_BY_HOP and not (name in ("connection", "upgrade") and request.get("upgrade") == "websocket"):
             raise DirtyError(f"hop-by-hop header {name}")
@@ -139,7 +145,10 @@ async def read_request(source: Source) -> Request | None:
         return None
     request = check_request_head(head)
     if request.chunked:
-        request.body = await _read_chunked_body(source)
+        body = await _read_chunked_body(source)
+        if body is None:
+            return None
+        request.body = body
     elif (length := request.get("content-length")) is not None:
         request.body = await source.exactly(int(length))
         if len(request.body) < int(length):
@@ -147,19 +156,20 @@ async def read_request(source: Source) -> Request | None:
     return request
 
 
-async def _read_chunked_body(source: Source) -> bytes:
+async def _read_chunked_body(source: Source) -> bytes | None:
+    """None: the connection ended before the body did."""
     body = b""
     while True:
         line = await source.until(b"\r\n")
         if line is None:
-            return body
+            return None
         if _CHUNK_SIZE.fullmatch(line[:-2]) is None:
             raise DirtyError(f"chunk size line {line[:100]!r}")
         size = int(line, 16)
         data = await source.exactly(size + 2)
         if not data.endswith(b"\r\n") or len(data) != size + 2:
             if source.ended:
-                return body
+                return None
             raise DirtyError("a chunk longer than its size")
         if size == 0:
             return body
