@@ -24,6 +24,8 @@ class Endpoint:
     host: str
     port: int
     tls: bool = False
+    tls_name: str | None = None
+    """Name that its certificate must carry, where `host` is an address that a name was resolved to."""
     base_path: str = ""
     """Prefix put before every request path, without a trailing slash."""
     models: tuple[str, ...] = ()

@@ -88,7 +88,7 @@ class ClientConnection(asyncio.Protocol):
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\n" % (self.peer.encode(), scheme)
         context.connections.add(self)
         context.observer.connections(1)
-        if len(context.connections) > context.settings.limits.connections or context.draining:
+        if len(context.connections) > context.settings.limits.connections:
             self._refuse(ProxyError(Reason.QUEUE_FULL, 503, "too many connections", retry_after_s=1, close=True))
             return
         self.transport.set_write_buffer_limits(high=context.settings.limits.stream_buffer_bytes)

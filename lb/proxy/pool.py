@@ -81,7 +81,13 @@ class ReplicaPool:
         connection = UpstreamConnection(self)
         try:
             async with asyncio.timeout(self.timeouts.connect_s):
-                await self.loop.create_connection(lambda: connection, endpoint.host, endpoint.port, ssl=context)
+                await self.loop.create_connection(
+                    lambda: connection,
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=context,
+                    server_hostname=endpoint.tls_name if endpoint.tls else None,
+                )
         except TimeoutError:
             exchange.connect_failed(Outcome.CONNECT_TIMEOUT)
             return

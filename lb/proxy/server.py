@@ -15,6 +15,8 @@ from lb.settings import LbSettings, TlsSettings
 
 _BACKLOG = 4096
 """Connections that may wait to be accepted: a burst of clients after a restart, all at once."""
+_LAST_CALL_S = 0.5
+"""Longer than a round trip to any client that matters, short beside every grace."""
 
 
 class ProxyServer:
@@ -70,9 +72,12 @@ class ProxyServer:
         """Stop accepting, let running requests end within `grace_s`, then cut them; returns how many were cut."""
         context = self._context
         context.draining = True
-        self._gateway.shutdown()
         for server in self._servers:
             server.close()
+        # A request may be on its way on a connection that looks idle here. For a moment it is still served, with
+        # `Connection: close`; then what is idle is idle.
+        await asyncio.sleep(min(_LAST_CALL_S, grace_s))
+        self._gateway.shutdown()
         for connection in list(context.connections):
             connection.drain()
         if context.requests:

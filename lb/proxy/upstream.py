@@ -23,6 +23,7 @@ _DROPPED = frozenset(
 _KEPT = frozenset({b"content-type", b"content-encoding", b"retry-after"})
 _INTERIM_MAX = 16
 """Interim (1xx) replies to one request; more is a fault of the replica."""
+_PRINTABLE = bytes(b for b in range(256) if b == 9 or (b >= 32 and b != 127))
 _MEMO_BYTES = 2048
 """Longer reply heads are parsed each time; runtimes send 100 to 300 bytes."""
 
@@ -112,6 +113,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._nominated: bytes | None = None
         self._interim = 0
         self._headers = 0
+        self._head_bytes = 0
 
     # what an exchange does -----------------------------------------------------------------------------------------
 
@@ -182,7 +184,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 exchange.tunnel_data(data)
                 return
             self.received_bytes += len(data)
-            self.deadline_at = pool.loop.time() + pool.timeouts.idle_s
+            if self._head_done:
+                self.deadline_at = pool.loop.time() + pool.timeouts.idle_s
             if self._missing:
                 self._count(exchange, data)
                 return
@@ -215,13 +218,17 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.reason = known.reason
         self.lines = known.lines
         self.content_length = length
-        self.deadline_at = self._pool.loop.time() + self._pool.timeouts.idle_s
+        self._watch_silence()
         if missing < 0:
             body = body[:length]
             self._extra = True
         self._missing = max(missing, 0)
         self._complete = missing < 0
         exchange.response_data(self, True, body, self._complete)
+
+    def _watch_silence(self) -> None:
+        """The reply has begun: from here on each read moves the deadline."""
+        self._pool.deadlines.set(self, self._pool.loop.time() + self._pool.timeouts.idle_s)
 
     def _count(self, exchange: Exchange, data: bytes) -> None:
         if len(data) > self._missing:
@@ -240,14 +247,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._upgrade(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
-            self._fail(Outcome.INVALID)
-            return
+            if not self._complete:
+                self._fail(Outcome.INVALID)
+                return
+            self._extra = True  # what came behind the answer is broken, the answer is not
         if not self._head_done:
             if self.received_bytes > self._pool.limits.response_head_bytes:
                 self._fail(Outcome.INVALID)
             return
         if not had_head:
-            self.deadline_at = self._pool.loop.time() + self._pool.timeouts.idle_s
+            self._watch_silence()
             if key is not None and not self._interim and self.status not in (204, 304):
                 self._pool.heads.keep(key, ReplyHead(self, self._keep_alive))
         parts = self._parts
@@ -299,13 +308,18 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._extra = True
 
     def on_status(self, reason: bytes) -> None:
+        if reason.translate(None, _PRINTABLE):
+            raise ValueError("control characters in the reason")
         self.reason = reason
+        self._head_bytes = len(reason)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_done:
             return  # a trailer: dropped
         self._headers += 1
-        if self._headers > self._pool.limits.response_headers:
+        self._head_bytes += len(name) + len(value)
+        limits = self._pool.limits
+        if self._headers > limits.response_headers or self._head_bytes > limits.response_head_bytes:
             raise ValueError("too many headers")
         lower = name.lower()
         if lower in _DROPPED:
@@ -324,6 +338,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if status < 100 or self._head_bytes > self._pool.limits.response_head_bytes:
+            raise ValueError("not a status, or too long a head")
         if status < 200 and status != 101:
             self._interim += 1
             if self._interim > _INTERIM_MAX:

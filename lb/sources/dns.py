@@ -192,6 +192,7 @@ class DnsRecords:
             host=record.ip,
             port=record.port,
             tls=settings.tls,
+            tls_name=settings.name if settings.tls else None,
             models=settings.models,
             runtime=settings.runtime,
             weight=record.weight,

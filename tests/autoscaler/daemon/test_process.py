@@ -346,10 +346,6 @@ async def test_systemd_is_told_and_its_socket_is_used(
         assert await started.end() == 0
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="the proxy closes idle connections as soon as it drains: a request on its way to one of them is reset",
-)
 async def test_restarts_behind_a_socket_of_systemd_lose_nothing(
     daemon: Any, upstream: Any, session: Any, write_policy: Any
 ) -> None:
