@@ -152,7 +152,7 @@ class Runtime:
             replica.next_event_at()  # admits what arrived since the last step
         return self._metrics.text(
             running=replica.running,
-            waiting=replica.waiting,
+            waiting=replica.queued(self._engine.now()),
             kv_usage_ratio=replica.kv_usage_ratio,
             prompt_tokens=replica.prompt_tokens_total,
             generation_tokens=replica.generation_tokens_total,

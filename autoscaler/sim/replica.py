@@ -23,6 +23,8 @@ __all__ = ["EventKind", "PromptTooLongError", "Replica", "ReplicaEvent", "Replic
 
 # A boundary computed as start + k * step may miss an arrival on it by rounding; a billionth of a step is no time.
 _ROUNDING_STEPS = 1e-9
+_MANY_UNSEEN = 256
+"""Nobody may ever ask for `queued`; so many notes for it are cleared out unasked."""
 
 
 class _Job:
@@ -63,6 +65,8 @@ class Replica:
         self._jobs: dict[Hashable, _Job] = {}
         self._waiting: deque[_Job] = deque()
         self._waiting_count = 0
+        self._unseen: deque[float] = deque()
+        """When the engine will notice each request that came within a step: at its end."""
         self._prefilling: deque[_Job] = deque()
         self._finishing: list[tuple[int, int, _Job]] = []
         self._running = 0
@@ -89,6 +93,14 @@ class Replica:
     @property
     def waiting(self) -> int:
         return self._waiting_count
+
+    def queued(self, now: float) -> int:
+        """Requests that found no room at the last step boundary: what an engine reports as waiting. Those that came
+        within the step under way are not seen by it yet (`waiting` counts them)."""
+        unseen = self._unseen
+        while unseen and unseen[0] <= now:
+            unseen.popleft()
+        return max(0, self._waiting_count - len(unseen))
 
     @property
     def kv_reserved_tokens(self) -> int:
@@ -148,6 +160,10 @@ class Replica:
         self._jobs[request.id] = job
         self._waiting.append(job)
         self._waiting_count += 1
+        if self._steps:
+            self._unseen.append(self.next_step_at(now))
+            if len(self._unseen) > _MANY_UNSEEN:
+                self.queued(now)
         if self._waiting_count == 1 and self._has_room(request):
             self._cut_plan(now)
 
@@ -200,6 +216,7 @@ class Replica:
         twin._prefilling = deque(jobs[id(job)] for job in self._prefilling)
         twin._finishing = [(at, seq, jobs[id(job)]) for at, seq, job in self._finishing if not job.gone]
         heapify(twin._finishing)
+        twin._unseen = self._unseen.copy()
         twin._chunks = [(jobs[id(job)], size) for job, size in self._chunks if not job.gone]
         twin._cache = self._cache.copy()
         twin._events = []

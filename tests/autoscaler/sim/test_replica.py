@@ -81,6 +81,7 @@ def test_a_request_that_comes_within_a_step_joins_the_next() -> None:
     first = replica.next_event_at()
     at = first + 5.5 * STEP_1
     replica.submit(SimRequest("b", 10, 1), at)
+    assert (replica.waiting, replica.queued(at)) == (1, 0)
     joined = first + 6 * STEP_1
     assert run_out(replica)["b"][0] == pytest.approx(joined + 0.012 + 2 * 0.00015 + 10 * 0.00012, abs=1e-9)
 
@@ -92,10 +93,19 @@ def test_the_65th_request_waits_for_a_slot_and_keeps_its_place() -> None:
     replica.submit(SimRequest("next", 10, 1), 0.0)
     replica.submit(SimRequest("last", 10, 1), 0.0)
     replica.advance(0.05)
-    assert (replica.running, replica.waiting) == (64, 2)
+    assert (replica.running, replica.waiting, replica.queued(0.05)) == (64, 2, 2)
     done = run_out(replica)
     assert done[0][1] < done["next"][0] < done["last"][0]
     assert done["last"][0] < done[1][1]
+
+
+def test_what_came_within_a_step_is_noticed_at_its_end() -> None:
+    replica = Replica(ReplicaModel(max_running=1))
+    replica.submit(SimRequest("a", 10, 1000), 0.0)
+    first = replica.next_event_at()
+    replica.submit(SimRequest("b", 10, 1), first + 4.5 * STEP_1)
+    assert replica.queued(first + 4.9 * STEP_1) == 0
+    assert replica.queued(first + 5.1 * STEP_1) == 1
 
 
 def test_admission_waits_for_kv_memory_and_the_head_of_the_line_is_not_overtaken() -> None:

@@ -182,7 +182,7 @@ class Plant:
         replica = self.replicas[place]
         replica.next_event_at()
         load = RuntimeLoad(
-            running=replica.running, waiting=replica.waiting, kv_usage_ratio=replica.kv_usage_ratio,
+            running=replica.running, waiting=replica.queued(now), kv_usage_ratio=replica.kv_usage_ratio,
             kv_capacity_tokens=replica.model.kv_tokens, prompt_tokens_total=replica.prompt_tokens_total,
             output_tokens_total=replica.generation_tokens_total,
         )  # fmt: skip
