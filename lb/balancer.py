@@ -204,7 +204,7 @@ class Balancer:
         """Book the request on `replica`, before it is sent."""
         if self._record_scores:
             pool = entry.pool
-            scores = snapshot(pool.ready, now) if pool.order is None else snapshot(pool.order.best(FEW), now)
+            scores = snapshot(pool.ready) if pool.order is None else snapshot(pool.order.best(FEW))
         else:
             scores = []
         self._router.commit(replica, entry, ticket.info, now)

@@ -10,7 +10,8 @@ from lb.effects import Ticket
 from lb.ledger import Entry
 from lb.replica import Replica
 from lb.request import RequestInfo
-from lb.routing.form import Form, Shape, overlap, seconds
+from lb.routing.form import Form, Shape, early_seconds, overlap, seconds
+from lb.routing.scorers import FIRST_TOKEN, SCORERS
 from lb.routing.scorers.prefix_affinity import cached_tokens
 from lb.routing.weighing import Weighing
 
@@ -28,7 +29,8 @@ class CandidateScore:
     cost_s: float
     """Sum of the terms: predicted seconds, for the request and for those it delays."""
     terms: Mapping[str, float]
-    """Weighted seconds by scorer; `wait` is the clock's part of `predicted_work`."""
+    """Weighted seconds by scorer. `wait` is the clock's part of `predicted_work`; `first_token` is what the request's
+    own time before its first token weighs more than the rest."""
     in_flight: int
     """Requests in its batch then, those of others included."""
     cached_tokens: float
@@ -56,7 +58,7 @@ class Explanation:
     """The cheapest first; empty for strategies that do not score, and for requests that waited."""
 
 
-_Candidate = tuple[Replica, str, float, Shape, tuple[Form, ...], tuple[Form, ...]]
+_Candidate = tuple[Replica, str, float, int, Shape, Sequence[Form], Sequence[Form]]
 
 
 class Record:
@@ -85,19 +87,12 @@ class Record:
         self.weighing = weighing
 
 
-def snapshot(replicas: Sequence[Replica], now: float) -> list[_Candidate]:
+def snapshot(replicas: Sequence[Replica]) -> list[_Candidate]:
     """References to the immutable forms by which a decision is made."""
     return [
-        (one, one.endpoint.id, _wait_s(one, now), one.shape, one.live, one.standing)
-        for one in replicas[:MOST_CANDIDATES]
+        (one, one.endpoint.id, one.free_at, one.waiting, one.shape, one.live, one.standing)
+        for one in (replicas if len(replicas) <= MOST_CANDIDATES else replicas[:MOST_CANDIDATES])
     ]
-
-
-def _wait_s(replica: Replica, now: float) -> float:
-    wait = replica.free_at - now
-    if wait >= 0.0:
-        return wait
-    return -wait if replica.waiting else 0.0
 
 
 class Recent:
@@ -139,18 +134,28 @@ def _explain(record: Record) -> Explanation:
 
 
 def _score(record: Record, candidate: _Candidate) -> CandidateScore:
-    replica, replica_id, wait_s, shape, live, standing = candidate
+    replica, replica_id, free_at, waiting, shape, live, standing = candidate
     entry, weighing = record.entry, record.weighing
+    weights = weighing.weights
+    wait_s = free_at - record.at
+    if wait_s < 0.0:
+        wait_s = -wait_s if waiting else 0.0
     shared = overlap(shape[6], shape[7], entry.output)
     quad = entry.prompt * entry.prompt
-    terms: dict[str, float] = {"wait": wait_s * weighing.wait_weight}
+    terms: dict[str, float] = {"wait": wait_s * weights["predicted_work"]}
+    early_s = terms["wait"]
     for names, forms in zip(weighing.names, (live, standing), strict=True):
         for name, form in zip(names, forms, strict=True):
-            value = seconds(form, entry.prompt, quad, entry.output, entry.context, shared)
-            terms[name] = value * weighing.weights[name]
+            weight = weights[name]
+            terms[name] = weight * seconds(form, entry.prompt, quad, entry.output, entry.context, shared)
+            if SCORERS[name].own:
+                early_s += weight * early_seconds(form, entry.prompt, quad)
     cached = 0.0
-    for name, weight, preference in weighing.concerned(entry, record.info):
-        terms[name] = weight * preference.seconds(replica, shape, entry, record.info)
+    for name, _, preference in weighing.concerned(entry, record.info):
+        terms[name] = weights[name] * preference.seconds(replica, shape, entry, record.info)
+        if preference.own:
+            early_s += terms[name]
         if name == "prefix_affinity":
             cached = cached_tokens(replica, entry)
+    terms[FIRST_TOKEN] = weights[FIRST_TOKEN] * early_s
     return CandidateScore(replica_id, sum(terms.values()), terms, int(shape[6]), cached)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
@@ -161,7 +162,7 @@ class Replica:
     standing_sum: Form = NO_FORM
     standing: tuple[Form, ...] = ()
     """Forms of the scorers that change only with observations, in the router's order."""
-    live: tuple[Form, ...] = ()
+    live: Sequence[Form] = ()
     """Forms of the scorers that change with every request."""
     order_key: float = inf
     """Its place in the order of work of its pools."""

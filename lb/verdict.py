@@ -68,6 +68,10 @@ class Verdict:
                     other.outlier.forgive()
                 self._reopen(replica, ticket, now)
                 return
+            if outcome is Outcome.TERMINATING and replica.state is ReplicaState.READY:
+                # One word of it is enough: it will not get better by asking four times more.
+                self._fleet.eject(replica, "it answers that it is shutting down", now, effects)
+                return
             self._fault(
                 replica, ticket, f"{outcome} {status or ''}".strip(), outcome is Outcome.SERVER_ERROR, now, effects
             )

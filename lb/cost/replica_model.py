@@ -9,9 +9,10 @@ from lb.settings import CostSettings
 
 _PREFILL_STEPS = 2.0
 """A prompt's fixed cost in decode steps: the step it waits for and the one it ends in. Published fits have 1 to 6."""
-_QUADRATIC_RATIO = 7.7e-5
-"""c/b of a + b*n + c*n*n: 4.4e-9 over 5.7e-5 in the coefficients that vllm-router ships for its program scheduling;
-attention costs as much as the rest at 13,000 tokens."""
+_QUADRATIC_RATIO = 1.5e-5
+"""c/b of a + b*n + c*n*n. Attention over n tokens takes 2*layers*width*n operations a token beside two a parameter: an
+8B model (32 layers of 4,096) gives 1.6e-5, a 70B (80 of 8,192) 0.9e-5. Fits of whole serving stacks reach 7.7e-5
+(vllm-router's coefficients); too high a prior makes the first prompts of 100,000 tokens look like minutes of work."""
 _CONTEXT_RATIO = 1.33e-5
 """Cost of one token of context in a decode step, in fixed step times: 1.42e-7 over 0.0106 in the same coefficients."""
 _DERATE_MIN = 0.05

@@ -24,10 +24,11 @@ NO_FORM: Form = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 NO_SHAPE: Shape = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def add(total: Form, form: Form, weight: float) -> Form:
+def add(total: Form, form: Form, early: float, late: float) -> Form:
+    """`total` + `form`, its first three parts by the weight `early`, the others by `late`."""
     a, b, c, d, e, f = form
     p, q, r, s, t, u = total
-    return (p + weight * a, q + weight * b, r + weight * c, s + weight * d, t + weight * e, u + weight * f)
+    return (p + early * a, q + early * b, r + early * c, s + late * d, t + late * e, u + late * f)
 
 
 def overlap(batch: float, remaining: float, output: float) -> float:
@@ -40,3 +41,8 @@ def seconds(form: Form, uncached: float, quad: float, output: float, context: fl
     """What one form says for one request; `shared` is the overlap."""
     a, b, c, d, e, f = form
     return a + b * uncached + c * quad + d * output + (e + f * context) * shared
+
+
+def early_seconds(form: Form, uncached: float, quad: float) -> float:
+    """The part of it that comes before the first token, for the forms of which that is true."""
+    return form[0] + form[1] * uncached + form[2] * quad

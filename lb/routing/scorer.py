@@ -19,6 +19,9 @@ class Scorer(Protocol):
 
     live: bool
     """True: changes with every request sent or ended; False: only with observations and time."""
+    own: bool
+    """True: the time of the request itself. What of it comes before its first token (the first three parts of the form)
+    weighs more, see `FIRST_TOKEN`."""
 
     def form(self, replica: Replica, settings: RoutingSettings, now: float) -> Form:
         """What `replica` costs a request, before the weight. O(1), finite."""
@@ -26,6 +29,9 @@ class Scorer(Protocol):
 
 class Preference(Protocol):
     """A cost or saving that few pairs of request and replica have."""
+
+    own: bool
+    """True: seconds before the request's own first token."""
 
     def concerns(self, entry: Entry, info: RequestInfo) -> bool:
         """Whether any replica can differ for this request; asked once a request."""

@@ -9,8 +9,14 @@ from lb.replica import Replica
 from lb.request import RequestInfo
 from lb.routing.form import NO_FORM, Form, add
 from lb.routing.scorer import Preference, Scorer
-from lb.routing.scorers import PREFERENCES, SCORERS, WEIGHTS
+from lb.routing.scorers import FIRST_TOKEN, PREFERENCES, SCORERS, WEIGHTS
 from lb.settings import RoutingSettings
+
+FOREIGN_TOKENS = 128.0
+"""Output tokens that a request of others has left, while we have none there to compare with."""
+
+Weighted = tuple[float, float, Scorer]
+"""(weight of what comes before the first token, weight of the rest, scorer)"""
 
 
 class Weighing:
@@ -24,48 +30,57 @@ class Weighing:
         if not settings.prefix_affinity:
             weights["prefix_affinity"] = 0.0
         self.weights: Mapping[str, float] = weights
-        scorers = [(name, scorer) for name, scorer in SCORERS.items() if weights[name] > 0.0]
-        self._live: Sequence[tuple[float, Scorer]] = [(weights[name], one) for name, one in scorers if one.live]
-        self._standing: Sequence[tuple[float, Scorer]] = [(weights[name], one) for name, one in scorers if not one.live]
+        early = 1.0 + weights[FIRST_TOKEN]
+        acting = [(name, one, weights[name]) for name, one in SCORERS.items() if weights[name] > 0.0]
+        self._live: Sequence[Weighted] = [(w * early if one.own else w, w, one) for _, one, w in acting if one.live]
+        self._standing: Sequence[Weighted] = [
+            (w * early if one.own else w, w, one) for _, one, w in acting if not one.live
+        ]
         self.names: tuple[tuple[str, ...], tuple[str, ...]] = (
-            tuple(name for name, one in scorers if one.live),
-            tuple(name for name, one in scorers if not one.live),
+            tuple(name for name, one, _ in acting if one.live),
+            tuple(name for name, one, _ in acting if not one.live),
         )
         """Names of the live and of the standing scorers, in the order of the forms on a replica."""
         self.preferences: Sequence[tuple[str, float, Preference]] = [
-            (name, weights[name], one) for name, one in PREFERENCES.items() if weights[name] > 0.0
+            (name, weights[name] * early if one.own else weights[name], one)
+            for name, one in PREFERENCES.items()
+            if weights[name] > 0.0
         ]
-        self.wait_weight = weights["predicted_work"]
+        self.wait_weight = weights["predicted_work"] * early
 
     def settle(self, replica: Replica, now: float) -> None:
         """Renew the forms that change with observations and time."""
-        forms = tuple(scorer.form(replica, self.settings, now) for _, scorer in self._standing)
+        forms = tuple(scorer.form(replica, self.settings, now) for _, _, scorer in self._standing)
         total: Form = NO_FORM
-        for form, (weight, _) in zip(forms, self._standing, strict=True):
+        for form, (early, late, _) in zip(forms, self._standing, strict=True):
             if form is not NO_FORM:
-                total = add(total, form, weight)
+                total = add(total, form, early, late)
         replica.standing = forms
         replica.standing_sum = total
 
     def renew(self, replica: Replica, now: float) -> None:
         """Renew the shape after a request was sent, moved on or ended."""
-        decay(replica, now)
+        own = replica.in_flight
+        if replica.unary or replica.abandoned:
+            decay(replica, now)
+        else:
+            replica.decayed_at = now
         a, b, c, d, e, f = replica.standing_sum
         forms = []
-        for weight, scorer in self._live:
-            form = scorer.form(replica, self.settings, now)
+        settings = self.settings
+        for early, late, scorer in self._live:
+            form = scorer.form(replica, settings, now)
             forms.append(form)
             p, q, r, s, t, u = form
-            a += weight * p
-            b += weight * q
-            c += weight * r
-            d += weight * s
-            e += weight * t
-            f += weight * u
-        replica.live = tuple(forms)
-        batch = replica.in_flight + replica.foreign + len(replica.abandoned)
+            a += early * p
+            b += early * q
+            c += early * r
+            d += late * s
+            e += late * t
+            f += late * u
+        replica.live = forms
+        batch = own + replica.foreign + len(replica.abandoned)
         left = replica.stream_tokens + replica.unary_tokens
-        own = replica.in_flight
         if batch > own:
             # Requests that we did not send are taken to be like ours, or halfway through a default answer.
             left += (batch - own) * (left / own if own else FOREIGN_TOKENS)
@@ -73,7 +88,3 @@ class Weighing:
 
     def concerned(self, entry: Entry, info: RequestInfo) -> list[tuple[str, float, Preference]]:
         return [item for item in self.preferences if item[2].concerns(entry, info)]
-
-
-FOREIGN_TOKENS = 128.0
-"""Output tokens that a request of others has left, while we have none there to compare with."""

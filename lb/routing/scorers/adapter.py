@@ -14,6 +14,8 @@ LOAD_S = 0.3
 class Adapter:
     """0.3 s where the runtime names its loaded adapters and the request's is not among them."""
 
+    own = True
+
     def concerns(self, entry: Entry, info: RequestInfo) -> bool:
         return info.adapter is not None
 

@@ -19,6 +19,7 @@ class GpuHeadroom:
     """1 s * (1 - h/0.02) for free memory h below 2 %; own times * 0.25 for a degraded card of unknown clock."""
 
     live = False
+    own = True
 
     def form(self, replica: Replica, settings: RoutingSettings, now: float) -> Form:
         gpu = replica.gpu

@@ -16,6 +16,7 @@ class KvPressure:
     """0.15 s * (k - 0.75) / (1 - k) for a KV use k above 0.75: 0.2 s at 90 %, 3.6 s at 99 %."""
 
     live = False
+    own = False
 
     def form(self, replica: Replica, settings: RoutingSettings, now: float) -> Form:
         load = replica.load

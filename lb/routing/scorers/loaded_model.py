@@ -14,6 +14,8 @@ LOAD_S = 10.0
 class LoadedModel:
     """10 s where the runtime names its loaded models and the request's is not among them."""
 
+    own = True
+
     def concerns(self, entry: Entry, info: RequestInfo) -> bool:
         return entry.pool.swaps
 

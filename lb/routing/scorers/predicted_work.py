@@ -15,6 +15,7 @@ class PredictedWork:
     """
 
     live = True
+    own = True
 
     def form(self, replica: Replica, settings: RoutingSettings, now: float) -> Form:
         pace = replica.pace

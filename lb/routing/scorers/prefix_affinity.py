@@ -21,6 +21,8 @@ class PrefixAffinity:
     """-(m*b + m^2*c) with the weighted b and c of the replica: exactly the time that m cached tokens save, for this
     request and for those it would stall. A longer queue than that and the prompt goes elsewhere."""
 
+    own = False
+
     def concerns(self, entry: Entry, info: RequestInfo) -> bool:
         return bool(entry.depths)
 

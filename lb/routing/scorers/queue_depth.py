@@ -14,6 +14,7 @@ class QueueDepth:
     """foreign waiting prompt tokens * b. Our own waiting requests count in `predicted_work`, never twice."""
 
     live = False
+    own = True
 
     def form(self, replica: Replica, settings: RoutingSettings, now: float) -> Form:
         load = replica.load

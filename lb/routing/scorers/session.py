@@ -7,13 +7,15 @@ from lb.replica import Replica
 from lb.request import RequestInfo
 from lb.routing.form import Shape
 
-STAY_S = 5.0
-"""What leaving costs: state that we cannot see, such as a cache of images or tool results. A queue of that length is
-worse than computing a usual conversation again."""
+STAY_S = 100.0
+"""What leaving costs: state that we cannot see, such as a cache of images or tool results. With the default weight of
+the first token a session leaves for a replica that begins to answer 6 s sooner, or when its own has no room."""
 
 
 class Session:
-    """-5 s for the replica that served the session last."""
+    """-100 s for the replica that served the session last."""
+
+    own = False
 
     def concerns(self, entry: Entry, info: RequestInfo) -> bool:
         return entry.session is not None

@@ -11,6 +11,7 @@ class Warmup:
     """Own prefill and decode times * (1/r - 1), where r grows to 1 over the learned warm-up."""
 
     live = False
+    own = True
 
     def form(self, replica: Replica, settings: RoutingSettings, now: float) -> Form:
         ramp = replica.ramp

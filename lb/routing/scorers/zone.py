@@ -15,6 +15,7 @@ class Zone:
     """0.02 s for a replica of another zone, when both zones are known."""
 
     live = False
+    own = True
 
     def form(self, replica: Replica, settings: RoutingSettings, now: float) -> Form:
         theirs = replica.endpoint.zone

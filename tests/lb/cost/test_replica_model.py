@@ -38,7 +38,7 @@ def test_prior_follows_settings_and_weight() -> None:
     given_settings = CostSettings(prefill_s_per_token=1e-4, step_s=0.01, step_s_per_running=1e-4)
     model, fast = ReplicaModel(given_settings), ReplicaModel(given_settings, weight=2.0)
     assert model.step_s(10, 0) == pytest.approx(0.011)
-    assert model.prefill_s(10_000, 0) == pytest.approx(0.02 + 1.0 + 0.77)
+    assert model.prefill_s(10_000, 0) == pytest.approx(0.02 + 1.0 + 0.15)
     assert fast.prefill_s(5000, 8) == pytest.approx(model.prefill_s(5000, 8) / 2)
     assert model.error == 0
 
