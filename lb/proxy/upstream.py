@@ -310,8 +310,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     def on_status(self, reason: bytes) -> None:
         if reason.translate(None, _PRINTABLE):
             raise ValueError("control characters in the reason")
-        self.reason = reason
-        self._head_bytes = len(reason)
+        self.reason += reason  # it comes in pieces if it was read in pieces
+        self._head_bytes += len(reason)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._head_done:
@@ -346,6 +346,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 raise ValueError("too many interim replies")
             self.lines.clear()
             self.kept.clear()
+            self.reason = b""
             self._headers = 0
             return
         self.status = status
