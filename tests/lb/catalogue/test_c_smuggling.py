@@ -9,7 +9,7 @@ import pytest
 from tests.lb.catalogue.client import chat, get
 from tests.lb.catalogue.conftest import MakeWorld
 from tests.lb.catalogue.test_b_malformed import BODY, HOST, LINE, refused
-from tests.lb.catalogue.upstream import Connection, reply
+from tests.lb.catalogue.upstream import Connection, reply, stream
 from tests.lb.catalogue.wire import Request
 from tests.lb.catalogue.world import eventually
 
@@ -328,3 +328,43 @@ async def test_c13_a_few_interim_answers_are_skipped(make_world: MakeWorld) -> N
     response = await world.ask(chat())
     assert response.status == 200
     assert response.get("link") is None
+
+
+async def test_c11_replies_of_every_kind_follow_each_other_on_one_connection(make_world: MakeWorld) -> None:
+    """Whatever is remembered of one reply must not reach the next: framing, headers, reason."""
+    world = await make_world()
+    kinds = [
+        reply(b"one", headers=b"X-One: 1\r\n"),
+        reply(b"one", headers=b"X-One: 1\r\n"),
+        reply(b"one!", headers=b"X-One: 1\r\n"),
+        stream(3),
+        reply(b"", "404 Not Found", b"X-None: 1\r\n"),
+        HEAD + CHUNKED + b"\r\n5\r\nhello\r\n0\r\nX-Trailer: 1\r\n\r\n",
+        b"HTTP/1.1 204 Gone Quiet\r\nX-Quiet: 1\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + reply(b"late", headers=b"X-Late: 1\r\n"),
+        stream(1),
+    ]
+    turn = 0
+
+    async def every(connection: Connection, request: Request) -> None:
+        nonlocal turn
+        data = kinds[turn % len(kinds)]
+        split = (turn * 7919) % len(data)
+        turn += 1
+        await connection.send(data[:split])
+        await asyncio.sleep(0.001)
+        await connection.send(data[split:])
+
+    world.upstreams[0].script = every
+    client = await world.client()
+    seen: dict[int, set[tuple[int, str, bytes, tuple[str, ...]]]] = {}
+    for number in range(len(kinds) * 20):
+        await client.send(chat(stream=number % 2 == 0))
+        response = await client.response()
+        assert response is not None
+        assert response.complete
+        names = tuple(name for name, _ in response.headers if name not in ("x-request-id", "connection"))
+        assert len(names) == len(set(names)), f"headers of an earlier reply: {response.raw_head!r}"
+        seen.setdefault(number % len(kinds), set()).add((response.status, response.reason, response.body, names))
+    assert all(len(answers) == 1 for answers in seen.values()), seen
+    assert len(world.upstreams[0].connections) == 1
