@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lb.settings.durations import STRICT_UNITS
@@ -234,11 +234,11 @@ def _one_of(expected: str, given: object) -> str:
     return f"must be one of {', '.join(words)}" + (f"; did you mean {near!r}?" if near else "")
 
 
-def _keys(section: type[Section]) -> list[str]:
+def _keys(section: type[BaseModel]) -> list[str]:
     return [info.alias or name for name, info in section.model_fields.items()]
 
 
-def _meaning(model: type[Section], loc: Loc) -> str:
+def _meaning(model: type[BaseModel], loc: Loc) -> str:
     """The first sentence of a field's description."""
     section = _section_at(model, loc[:-1])
     for name, info in section.model_fields.items() if section else ():
@@ -247,9 +247,9 @@ def _meaning(model: type[Section], loc: Loc) -> str:
     return ""
 
 
-def _section_at(model: type[Section], loc: Loc) -> type[Section] | None:
+def _section_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
     """The section that a path leads to."""
-    section: type[Section] | None = model
+    section: type[BaseModel] | None = model
     for step in loc:
         if section is None:
             return None
@@ -260,10 +260,10 @@ def _section_at(model: type[Section], loc: Loc) -> type[Section] | None:
     return section
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
+def _section_in(annotation: Any) -> type[BaseModel] | None:
     """The section inside `X`, `X | None` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation if issubclass(annotation, Section) else None
+        return annotation if issubclass(annotation, BaseModel) else None
     for argument in typing.get_args(annotation):
         found = _section_in(argument)
         if found is not None:
@@ -271,7 +271,7 @@ def _section_in(annotation: Any) -> type[Section] | None:
     return None
 
 
-def _all_paths(model: type[Section], prefix: str = "") -> list[str]:
+def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     paths: list[str] = []
     for name, info in model.model_fields.items():
         path = f"{prefix}{info.alias or name}"

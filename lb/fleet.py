@@ -14,7 +14,7 @@ from lb.health.outlier import may_eject
 from lb.health.warmup import Ramp, WarmUpTime
 from lb.ledger import set_capacity
 from lb.pools import Pool, Pools
-from lb.replica import Replica, ReplicaState, pace_of
+from lb.replica import GpuState, Replica, ReplicaState, pace_of
 from lb.routing.pipeline import Router
 from lb.runtime import ProbeStatus
 from lb.settings import LbSettings
@@ -192,13 +192,23 @@ class Fleet:
 
     def drain(self, replica: Replica, deadline_s: float | None, now: float, effects: list[Effect]) -> None:
         patience_s = self._settings.health.drain_s if deadline_s is None else deadline_s
+        replica.drained = True
         self.move(replica, LifeEvent.DRAIN, "drained by an operator", now, effects)
         if replica.state is ReplicaState.DRAINING:
             replica.drain_at = now + patience_s if patience_s > 0.0 or deadline_s is not None else None
 
     def undrain(self, replica: Replica, reason: str, now: float, effects: list[Effect]) -> None:
         replica.drain_at = None
-        if self.move(replica, LifeEvent.UNDRAIN, reason, now, effects) and replica.probes.last is ProbeStatus.READY:
+        replica.drained = False
+        gpu = replica.gpu
+        if gpu is not None and gpu.state is GpuState.DRAIN:
+            replica.reason = gpu.reason
+            return
+        if not self.move(replica, LifeEvent.UNDRAIN, reason, now, effects):
+            return
+        if gpu is not None and gpu.state is GpuState.LOST:
+            self.move(replica, LifeEvent.GPU_LOST, gpu.reason, now, effects)
+        elif replica.probes.last is ProbeStatus.READY:
             self.move(replica, LifeEvent.UP, "its probes pass", now, effects)
 
     def enforce_drains(self, now: float, effects: list[Effect]) -> None:

@@ -42,6 +42,10 @@ class GpuState(StrEnum):
     OK = "ok"
     DEGRADED = "degraded"
     """Works, slower or with little memory left."""
+    UNKNOWN = "unknown"
+    """Its readings are too old or have failed: neutral, and shown."""
+    DRAIN = "drain"
+    """It must be reset or repaired: nothing new, what runs on it may end."""
     LOST = "lost"
     """Fell off the bus or had a fatal error: nothing can run on it."""
 
@@ -105,6 +109,9 @@ class Replica:
     reason: str = "not probed yet"
     since: float = 0.0
     """When it came into this state."""
+    drained: bool = False
+    """An operator took it out, and only an operator takes it back. A replica that drains and is neither drained nor
+    retired does so for its GPU's sake."""
     retired: bool = False
     """Discovery no longer lists it: gone as soon as it is empty."""
     models: tuple[str, ...] | None = None

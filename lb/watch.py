@@ -147,11 +147,23 @@ class Watch:
         speed = reading.speed_ratio if reading is not None and reading.speed_ratio is not None else 1.0
         replica.speed.derate(speed)
         replica.pace = pace_of(replica.speed)
-        if reading is not None and reading.state is GpuState.LOST:
-            self._fleet.move(replica, LifeEvent.GPU_LOST, reading.reason or "its GPU is lost", now, effects)
-        elif was_lost and self._fleet.move(replica, LifeEvent.GPU_BACK, "its GPU is back", now, effects):
+        state = GpuState.UNKNOWN if reading is None else reading.state
+        reason = "" if reading is None else reading.reason
+        if state is GpuState.LOST:
+            self._fleet.move(replica, LifeEvent.GPU_LOST, reason or "its GPU is lost", now, effects)
+        elif state is GpuState.DRAIN:
+            self._fleet.move(replica, LifeEvent.DRAIN, reason or "its GPU must be reset or repaired", now, effects)
+        elif self._gpu_back(replica, was_lost, now, effects):
             replica.probes.good = 0
         self._fleet.router.settle(replica, now)
+
+    def _gpu_back(self, replica: Replica, was_lost: bool, now: float, effects: list[Effect]) -> bool:
+        """Its cards take work: end what they were the reason for. What was reset has to pass its probes again."""
+        if replica.state is ReplicaState.DRAINING:
+            if replica.drained or replica.retired:
+                return False
+            return self._fleet.move(replica, LifeEvent.UNDRAIN, "its GPU takes work again", now, effects)
+        return was_lost and self._fleet.move(replica, LifeEvent.GPU_BACK, "its GPU is back", now, effects)
 
     # ------------------------------------------------------------------ time
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import durationpy
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationInfo, model_validator
 
 from nvml.xid import XidAction
 
 
-def _seconds(value: object) -> object:
-    """`"30s"` and `"1m30s"` as operators write them; plain numbers are seconds."""
+_SIZE = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB)?")
+_SIZE_FACTOR = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def _seconds(value: object, info: ValidationInfo) -> object:
+    """`"30s"` and `"1m30s"` as operators write them. Plain numbers are seconds for code; a policy file, which is
+    validated with `strict_units` in its context, must give a unit."""
+    if isinstance(value, int | float) and value and info.context and info.context.get("strict_units"):
+        raise ValueError(f"{value} has no unit; write it as a duration such as {value}s")
     if not isinstance(value, str):
         return value
     try:
@@ -21,11 +29,45 @@ def _seconds(value: object) -> object:
         raise ValueError(f"{value!r} is not a duration; write it like 500ms, 5s or 1m30s") from error
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+def _bytes(value: object) -> object:
+    """`"1GiB"`, `"512MiB"`; plain numbers are bytes."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value[:40]!r} is not a size; write it like 1GiB, 512MiB or 1073741824")
+    return int(match[1]) * _SIZE_FACTOR[match[2]]
+
+
+def _shown_s(seconds: float) -> str:
+    return f"{seconds:g}s"
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds, json_schema_input_type=str),
+    PlainSerializer(_shown_s, return_type=str, when_used="json"),
+    Field(gt=0, allow_inf_nan=False),
+]
+Bytes = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=int | str)]
+
+
+def _written(name: str) -> str:
+    """The field's name in YAML: the value there carries its unit (`interval: 1s`), so the name need not."""
+    return name.removesuffix("_s").removesuffix("_bytes")
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    """Frozen, unknown keys refused. Code uses the names with units, YAML those without."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        alias_generator=_written,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
 
 
 class HealthSettings(_Settings):
@@ -46,7 +88,7 @@ class HealthSettings(_Settings):
     leak_after_samples: int = Field(default=10, ge=1)
     """Samples in which memory without a process must persist before it counts as leaked. 10: the driver frees a killed
     process's memory seconds after the process has left the list."""
-    leak_floor_bytes: int = Field(default=1 << 30, ge=0)
+    leak_floor_bytes: Annotated[Bytes, Field(ge=0)] = 1 << 30
     """Memory without a process below this is the driver's own. 1 GiB: persistence mode, MPS and confidential computing
     keep up to several hundred MiB."""
     degrade_hold_s: Seconds = 600.0
@@ -80,7 +122,7 @@ class NvmlSettings(_Settings):
     slowest healthy
     call (first use without persistence mode) takes about 2 s."""
     backoff_initial_s: Seconds = 1.0
-    """First wait before the driver is opened again after it refused; doubles up to `backoff_max_s`."""
+    """First wait before the driver is opened again after it refused; doubles up to `backoff_max`."""
     backoff_max_s: Seconds = 60.0
     """Longest wait between attempts to open the driver. A minute: opening a broken driver can take seconds of kernel
     time."""
@@ -103,12 +145,12 @@ class NvmlSettings(_Settings):
     def _deadline_covers_interval(self) -> Self:
         if self.deadline_s < self.interval_s:
             raise ValueError(
-                f"deadline_s is {self.deadline_s:g} and interval_s is {self.interval_s:g}: "
-                "readings would be stale before the next one; deadline_s must be at least interval_s"
+                f"deadline is {self.deadline_s:g}s and interval is {self.interval_s:g}s: readings would be stale before "
+                "the next one; deadline must be at least interval"
             )
         if self.backoff_max_s < self.backoff_initial_s:
             raise ValueError(
-                f"backoff_max_s is {self.backoff_max_s:g}, below backoff_initial_s {self.backoff_initial_s:g}; "
-                "it must be at least that"
+                f"backoff_max is {self.backoff_max_s:g}s, below backoff_initial ({self.backoff_initial_s:g}s); it must "
+                "be at least that"
             )
         return self

@@ -25,7 +25,7 @@ def schema() -> None:
 
     document = Policy.model_json_schema()
     for section in (document, *document["$defs"].values()):
-        for field in section["properties"].values():
+        for field in section.get("properties", {}).values():
             _as_written(field)
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

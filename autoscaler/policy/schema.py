@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lb.settings import LbSettings, Section
+from nvml.settings import NvmlSettings
 
 
 class Policy(Section):
@@ -10,3 +11,5 @@ class Policy(Section):
 
     lb: LbSettings = LbSettings()
     """The load balancer: where it listens, which replicas it fronts, how it treats requests."""
+    gpus: NvmlSettings = NvmlSettings()
+    """Reading of this machine's GPUs. Where there is no driver, nothing is read and nothing else changes."""

@@ -13,7 +13,7 @@ from lb.decode import Finding, Loc, nearest
 from lb.endpoint import parse_url
 from lb.errors import SettingsError
 from lb.secrets import check_reference
-from lb.settings import BackendSettings, DnsSource, KeySettings, LbSettings
+from lb.settings import BackendSettings, DnsSource, KeySettings, LbSettings, PeerSettings
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}\Z")
 """RFC 9110 5.6.2: what a field name may be made of."""
@@ -28,6 +28,7 @@ def findings(policy: Policy, *, runtimes: Iterable[str], scorers: Iterable[str])
     yield from _backends(lb.backends, (*at, "backends"), runtimes)
     yield from _dns(lb.dns, (*at, "dns"), runtimes)
     yield from _repeated(lb.files, lambda source: source.path, (*at, "files"), "path", "the file")
+    yield from _peers(lb.peers, (*at, "peers"))
     yield from _keys(lb, (*at, "keys"))
     yield from _secrets(lb, at)
     yield from _paths(lb, (*at, "paths"))
@@ -130,6 +131,21 @@ def _is_ip(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _peers(peers: tuple[PeerSettings, ...], at: Loc) -> Iterator[Finding]:
+    for index, peer in enumerate(peers):
+        yield from _attempt(lambda url=peer.url: parse_url(url), (*at, index, "url"))  # type: ignore[misc]
+        if peer.token is not None:
+            yield from _attempt(lambda token=peer.token: check_reference(token), (*at, index, "token"))  # type: ignore[misc]
+        if peer.stale_s < peer.interval_s:
+            yield Finding((*at, index, "stale"), f"is shorter than `interval` ({peer.interval_s:g}s)")
+        for position, host in enumerate(peer.hosts):
+            if not host or re.search(r"[\s/@]", host):
+                yield Finding(
+                    (*at, index, "hosts", position), "must be a name or an IP address, without scheme or port"
+                )
+    yield from _repeated(peers, lambda peer: _url_identity(peer.url), at, "url", "this peer")
 
 
 def _keys(lb: LbSettings, at: Loc) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lb.settings.brain import AdmissionSettings, CostSettings, HealthSettings, RetrySettings, RoutingSettings
-from lb.settings.edge import AdminSettings, BackendSettings, DnsSource, FileSource, KeySettings
+from lb.settings.edge import AdminSettings, BackendSettings, DnsSource, FileSource, KeySettings, PeerSettings
 from lb.settings.proxy import (
     CustomSurface,
     ForwardingSettings,
@@ -18,7 +18,7 @@ from lb.settings.proxy import (
 __all__ = [
     "AdminSettings", "AdmissionSettings", "BackendSettings", "CostSettings", "CustomSurface", "DnsSource", "FileSource",
     "ForwardingSettings", "HealthSettings", "KeySettings", "LbSettings", "LimitSettings", "LogSettings", "PathSettings",
-    "RetrySettings", "RoutingSettings", "Section", "TimeoutSettings", "TlsSettings",
+    "PeerSettings", "RetrySettings", "RoutingSettings", "Section", "TimeoutSettings", "TlsSettings",
 ]  # fmt: skip
 
 
@@ -33,6 +33,8 @@ class LbSettings(Section):
     dns: tuple[DnsSource, ...] = ()
     tls: TlsSettings | None = None
     admin: AdminSettings = AdminSettings()
+    peers: tuple[PeerSettings, ...] = ()
+    """Tidegates on other nodes whose GPUs carry replicas of ours."""
     keys: tuple[KeySettings, ...] = ()
     """API keys; empty: nobody is asked for one."""
     limits: LimitSettings = LimitSettings()

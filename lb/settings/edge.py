@@ -94,3 +94,18 @@ class AdminSettings(Section):
     token: str | None = None
     """Secret reference (`env:NAME` or `file:NAME`) that callers send as `Authorization: Bearer`. /metrics, /healthz and
     /readyz are open without it."""
+
+
+class PeerSettings(Section):
+    """Another node's Tidegate: its GPUs, and what it has in flight."""
+
+    url: str
+    """Its admin API, http://host:port. Replicas on that host are tied to that node's cards."""
+    token: str | None = None
+    """Secret reference (`env:NAME` or `file:NAME`) of its admin token; it needs one, as it listens beyond loopback."""
+    hosts: tuple[str, ...] = ()
+    """Further names or addresses of that node, where its replicas are listed under others than the one in `url`."""
+    interval_s: Annotated[Seconds, Field(ge=0.1)] = 1.0
+    """Between two readings. 1 s, as often as the node itself looks at its cards."""
+    stale_s: Annotated[Seconds, Field(gt=0)] = 5.0
+    """Readings older than this say nothing any more, except of cards that were bad. Five missed ones."""

@@ -190,12 +190,12 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("values", "words"),
         [
-            ({"interval_s": 10, "deadline_s": 2}, "deadline_s must be at least interval_s"),
+            ({"interval_s": 10, "deadline_s": 2}, "deadline must be at least interval"),
             ({"interval_s": "soon"}, "is not a duration"),
             ({"interval_s": 0}, "greater than 0"),
             ({"interval_s": math.inf}, "finite"),
             ({"intervall": 1}, "Extra inputs"),
-            ({"backoff_initial_s": 9, "backoff_max_s": 3}, "backoff_max_s is 3"),
+            ({"backoff_initial_s": 9, "backoff_max_s": 3}, "backoff_max is 3s"),
             ({"health": {"xid_actions": {"79": "explode"}}}, "'ignore', 'degrade' or 'drain'"),
             ({"driver": "amd"}, "'nvidia', 'fake' or 'off'"),
         ],
