@@ -126,9 +126,8 @@ class Balancer:
         entry.counted = ticket.events
         replica.progress_at = now
         info = ticket.info
-        choices = max(1, info.choices)
-        seen = ticket.events * replica.tokens_per_event / choices
-        left = self._lessons.lengths.remaining(info.model, info.tenant, info.surface, info.max_tokens, seen) * choices
+        seen = ticket.events * replica.tokens_per_event
+        left = self._lessons.remaining(info, seen / info.choices if info.choices > 1 else seen)
         stream_left(replica, entry, left)
 
     def retry(
@@ -152,7 +151,7 @@ class Balancer:
         ticket.excluded = (*excluded, old.id)
         new = self._router.choose(ticket, entry, now)
         others = new is not None or any(
-            one is not old and one.id not in excluded for one in entry.pool.ready if one.selectable
+            one is not old and one.id not in excluded for one in entry.pool.roster.ready if one.selectable
         )
         waits = new is None and others and outcome is not Outcome.OVERLOADED
         if (new is None and not waits) or (not unsent and not self._budget.spend(entry.prompt, now)):
@@ -203,8 +202,8 @@ class Balancer:
     def _send(self, ticket: Ticket, entry: Entry, replica: Replica, now: float, why: str) -> None:
         """Book the request on `replica`, before it is sent."""
         if self._record_scores:
-            pool = entry.pool
-            scores = snapshot(pool.ready) if pool.order is None else snapshot(pool.order.best(FEW))
+            roster = entry.pool.roster
+            scores = snapshot(roster.ready) if roster.order is None else snapshot(roster.order.best(FEW))
         else:
             scores = []
         self._router.commit(replica, entry, ticket.info, now)

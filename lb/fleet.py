@@ -124,8 +124,8 @@ class Fleet:
         self.retired.remove(replica)
         self.router.forget(replica)
         self._free.append(replica.index)
-        for pool in replica.pools:
-            pool.members.remove(replica)
+        for roster in replica.rosters:
+            roster.members.remove(replica)
 
     # ------------------------------------------------------------------ states
 
@@ -155,13 +155,12 @@ class Fleet:
         if next_state(replica.state, LifeEvent.EJECT) is None:
             return False
         health = self._settings.health
-        for pool in replica.pools:
-            if pool.key or len(replica.pools) == 1:
-                ejected = sum(one.state in (ReplicaState.EJECTED, ReplicaState.TRIAL) for one in pool.members)
-                ejected -= replica.state is ReplicaState.TRIAL
-                members = sum(not one.retired for one in pool.members)
-                if not may_eject(ejected, members, health):
-                    return False
+        for roster in replica.rosters:
+            ejected = sum(one.state in (ReplicaState.EJECTED, ReplicaState.TRIAL) for one in roster.members)
+            ejected -= replica.state is ReplicaState.TRIAL
+            members = sum(not one.retired for one in roster.members)
+            if not may_eject(ejected, members, health):
+                return False
         until = replica.outlier.eject(now, health)
         return self.move(replica, LifeEvent.EJECT, f"{reason}; out for {until - now:g} s", now, effects)
 
@@ -171,7 +170,7 @@ class Fleet:
         duration_s = self.warmup.duration_s
         if duration_s <= 0.0:
             return
-        for other in (one for pool in replica.pools for one in pool.members):
+        for other in (one for roster in replica.rosters for one in roster.members):
             if other.state is ReplicaState.READY and other.ramp is None and now - other.since >= duration_s:
                 replica.ramp = Ramp(now, duration_s)
                 self.ramping.append(replica)

@@ -19,6 +19,12 @@ hot path stays short."""
 _INTERVAL_S = 0.05
 _MIN_EVENTS = 8
 """Gaps between fewer tokens than this are mostly noise."""
+_FRESH_MAX = 16
+"""An expected answer is reckoned anew after so many answers at the latest; that takes microseconds, and every request
+needs one."""
+_MAX_FRESH = 4096
+_Group = tuple[str | None, str, str, int | None]
+"""(model, tenant, surface, limit)"""
 _STEP = 0.1
 """Weight of one request in tokens per event and in trust in the prefix index."""
 _MAX_TOKENS_PER_EVENT = 16.0
@@ -27,12 +33,14 @@ _MAX_TOKENS_PER_EVENT = 16.0
 class Lessons:
     """Feeds the estimators, sampled once they know enough."""
 
-    __slots__ = ("_next_at", "lengths", "tokens")
+    __slots__ = ("_fresh", "_next_at", "lengths", "tokens")
 
     def __init__(self, tokens: TokenEstimator, lengths: OutputLengths) -> None:
         self.tokens = tokens
         self.lengths = lengths
         self._next_at = 0.0
+        self._fresh: dict[_Group, tuple[float, int]] = {}
+        """Expected answers by group, and until how many observations they are good."""
 
     def estimate(self, info: RequestInfo) -> tuple[float, float]:
         """(prompt tokens, expected output tokens of all choices)."""
@@ -46,8 +54,26 @@ class Lessons:
             return 0.0, 0.0
         if info.surface in SILENT:
             return prompt, 0.0
-        output = self.lengths.remaining(info.model, info.tenant, info.surface, info.max_tokens, 0.0)
-        return prompt, output * info.choices if info.choices > 1 else output
+        key = (info.model, info.tenant, info.surface._value_, info.max_tokens)
+        known = self._fresh.get(key)
+        if known is None or known[1] < self.lengths.observations:
+            known = self._renew(key)
+        return prompt, known[0] * info.choices if info.choices > 1 else known[0]
+
+    def remaining(self, info: RequestInfo, seen_tokens: float) -> float:
+        """Output tokens still to come of an answer, all choices, of which each has `seen_tokens`."""
+        choices = max(1, info.choices)
+        surface = info.surface._value_
+        return choices * self.lengths.remaining(info.model, info.tenant, surface, info.max_tokens, seen_tokens)
+
+    def _renew(self, key: _Group) -> tuple[float, int]:
+        """Expected answer of a group of requests, good until some more answers were seen."""
+        if len(self._fresh) >= _MAX_FRESH:
+            self._fresh.clear()
+        seen = self.lengths.observations
+        fresh = (self.lengths.remaining(*key, 0.0), seen + min(_FRESH_MAX, seen // 8))
+        self._fresh[key] = fresh
+        return fresh
 
     def first_byte(self, replica: Replica, entry: Entry, observed_s: float, now: float) -> None:
         """A stream's time to first token. Those that waited for a slot say nothing of the speed."""
@@ -97,7 +123,7 @@ class Lessons:
             self.tokens.learn(info.model, info.prompt_bytes, info.prompt_wide_ratio, prompt)
         if output is not None and entry.output > 0.0:
             choices = max(1, info.choices)
-            self.lengths.learn(info.model, info.tenant, info.surface, info.max_tokens, output / choices)
+            self.lengths.learn(info.model, info.tenant, info.surface._value_, info.max_tokens, output / choices)
 
     def _stream_steps(self, ticket: Ticket, entry: Entry, replica: Replica, produced: float, now: float) -> None:
         """Mean gap between the tokens of one sequence."""

@@ -57,8 +57,8 @@ class Refusals:
 
     def before_waiting(self, pool: Pool, info: RequestInfo, now: float) -> Rejected | None:
         """Why the request should not even wait, or None."""
-        if not pool.ready:
-            if not pool.cold:
+        if not pool.roster.ready:
+            if not pool.roster.cold:
                 return Rejected(
                     Reason.ALL_UNHEALTHY,
                     503,
@@ -70,14 +70,16 @@ class Refusals:
                     Reason.NO_REPLICA, 503, "no replica serves the model now", self._settings.admission.queue_wait_s
                 )
         deadline = info.deadline_at
-        if deadline is not None and (deadline <= now or (pool.ready and now + self._eta_s(pool, now) > deadline)):
+        if deadline is not None and (
+            deadline <= now or (pool.roster.ready and now + self._eta_s(pool, now) > deadline)
+        ):
             return self.too_late(pool, now)
         return None
 
     def patience_until(self, pool: Pool, info: RequestInfo, now: float) -> float:
         """How long the request may wait."""
         admission = self._settings.admission
-        until = now + (admission.queue_wait_s if pool.ready else admission.cold_wait_s)
+        until = now + (admission.queue_wait_s if pool.roster.ready else admission.cold_wait_s)
         return until if info.deadline_at is None else min(until, info.deadline_at)
 
     def full(self, pool: Pool, now: float) -> Rejected:
@@ -89,7 +91,7 @@ class Refusals:
         if deadline is not None and deadline <= now:
             return Rejected(Reason.DEADLINE, 504, f"the request's deadline passed while it waited, {waited}")
         retry_after_s = self._wait_s(pool, now)
-        if not pool.ready:
+        if not pool.roster.ready:
             return Rejected(Reason.NO_REPLICA, 503, f"no replica came up for the model, {waited}", retry_after_s)
         return Rejected(Reason.QUEUE_TIMEOUT, 503, f"no replica had room, {waited}", retry_after_s)
 
@@ -105,7 +107,7 @@ class Refusals:
         """The earliest that a replica of the pool can be back: an ejection's end, or enough good probes."""
         health = self._settings.health
         soonest = inf
-        for replica in pool.members:
+        for replica in pool.roster.members:
             if replica.state is ReplicaState.EJECTED:
                 soonest = min(soonest, replica.outlier.ejected_until - now)
             elif replica.state is ReplicaState.FAILED:

@@ -18,7 +18,7 @@ from lb.runtime import RuntimeLoad
 
 if TYPE_CHECKING:
     from lb.effects import Ticket
-    from lb.pools import Pool
+    from lb.roster import Roster
 
 
 class ReplicaState(StrEnum):
@@ -173,7 +173,7 @@ class Replica:
     """Forms of the scorers that change with every request."""
     order_key: float = inf
     """Its place in the order of work of its pools."""
-    pools: list[Pool] = field(default_factory=list)
+    rosters: list[Roster] = field(default_factory=list)
 
     probes: ProbeCount = field(default_factory=ProbeCount)
     outlier: Outlier = field(default_factory=Outlier)

@@ -92,7 +92,7 @@ def demand_view(fleet: Fleet, queue: WaitQueue, now: float) -> DemandView:
     models = {
         pool.key: _model_demand(pool, outstanding.get(pool, 0.0), queue, now)
         for pool in fleet.pools.all()
-        if pool.signals.offered_total or (pool.key and pool.members)
+        if pool.signals.offered_total or (pool.key and pool.roster.members)
     }
     return DemandView(now, models)
 
@@ -106,6 +106,8 @@ def _tokens_left(replica: Replica, entry: Entry) -> float:
 def _model_demand(pool: Pool, outstanding: float, queue: WaitQueue, now: float) -> ModelDemand:
     signals = pool.signals
     span_s = signals.span_s(now)
+    offered, prompt_tokens = signals.offered.total(now)
+    _, output_tokens = signals.served.total(now)
     queued = queue.depth(pool.key)
     waiting = signals.waiting_prompt_tokens + signals.waiting_output_tokens
     return ModelDemand(
@@ -114,15 +116,15 @@ def _model_demand(pool: Pool, outstanding: float, queue: WaitQueue, now: float) 
         rejected_total=signals.rejected_total,
         prompt_tokens_total=signals.prompt_tokens_total,
         output_tokens_total=signals.output_tokens_total,
-        requests_per_s=signals.offered.total(now) / span_s,
-        prompt_tokens_per_s=signals.prompt_tokens.total(now) / span_s,
-        output_tokens_per_s=signals.output_tokens.total(now) / span_s,
+        requests_per_s=offered / span_s,
+        prompt_tokens_per_s=prompt_tokens / span_s,
+        output_tokens_per_s=output_tokens / span_s,
         queued=queued,
         queue_age_s=queue.oldest_age_s(pool.key, now),
-        held=queued if not pool.ready else 0,
+        held=queued if not pool.roster.ready else 0,
         in_flight=signals.in_flight,
-        replicas_ready=len(pool.ready),
-        replicas_total=len(pool.members),
+        replicas_ready=len(pool.roster.ready),
+        replicas_total=len(pool.roster.members),
         outstanding_tokens=outstanding + waiting,
         backlog_s=_backlog_s(pool, waiting + outstanding, now),
     )
@@ -130,7 +132,7 @@ def _model_demand(pool: Pool, outstanding: float, queue: WaitQueue, now: float) 
 
 def _backlog_s(pool: Pool, outstanding: float, now: float) -> float:
     """Mean backlog of the ready replicas, and the queue's work shared among them at their present batch."""
-    ready = pool.ready
+    ready = pool.roster.ready
     if not ready:
         return inf if outstanding > 0.0 else 0.0
     signals = pool.signals

@@ -12,8 +12,8 @@ from lb.replica import Replica
 class Filter(Protocol):
     """One reason to leave replicas out. Model and lifecycle are no filters: pools are kept by both."""
 
-    def concerns(self, ticket: Ticket) -> bool:
-        """Whether it can leave any out for this request; asked once a request."""
+    always: bool
+    """False: only requests that have been tried somewhere are asked about."""
 
     def keep(self, candidates: Sequence[Replica], ticket: Ticket) -> list[Replica]:
         """Those that may take it, in order."""

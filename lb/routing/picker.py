@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lb.ledger import Entry
-from lb.pools import Pool
 from lb.replica import Replica
 from lb.request import RequestInfo
+from lb.roster import Roster
 from lb.routing.weighing import Weighing
 
 
@@ -24,7 +24,7 @@ class Picker(Protocol):
         candidates: Sequence[Replica],
         entry: Entry,
         info: RequestInfo,
-        pool: Pool,
+        roster: Roster,
         weighing: Weighing,
         rng: random.Random,
         now: float,

@@ -7,9 +7,9 @@ from math import inf
 
 from lb.effects import Ticket
 from lb.ledger import Entry
-from lb.pools import Pool
 from lb.replica import Replica
 from lb.request import PREFIX_BLOCK_BYTES, RequestInfo
+from lb.roster import Roster
 from lb.routing.filters import FILTERS
 from lb.routing.form import overlap
 from lb.routing.pickers import PICKERS
@@ -26,6 +26,8 @@ HOLDERS = 8
 """Prefix holders that are looked at on top of those, the longest matches first."""
 _BLOCK_TOKENS = PREFIX_BLOCK_BYTES / 4.0
 """Tokens in a prefix block where the prompt's own ratio is not known."""
+_ALWAYS = tuple(one for one in FILTERS.values() if one.always)
+_TRIED = tuple(one for one in FILTERS.values() if not one.always)
 _TYPICAL_STEP = 0.02
 """Weight of one request in the typical request by which large pools are kept in order."""
 
@@ -64,20 +66,20 @@ class Router:
         if self._changed:
             self._renew(now)
         info = ticket.info
-        pool = entry.pool
+        roster = entry.pool.roster
         if self._picker.scores:
             self._recall(entry, info, now)
-        candidates = pool.ready if pool.order is None else self._shortlist(pool, entry)
+        candidates = roster.ready if roster.order is None else self._shortlist(roster, entry)
         kept = self._filter(candidates, ticket, tried_too)
         if not kept:
-            if pool.order is None:
+            if roster.order is None:
                 return None
-            kept = self._filter(pool.ready, ticket, tried_too)
+            kept = self._filter(roster.ready, ticket, tried_too)
             if not kept:
                 return None
         if len(kept) == 1:
             return kept[0]
-        return self._picker.pick(kept, entry, info, pool, self.weighing, self._rng, now)
+        return self._picker.pick(kept, entry, info, roster, self.weighing, self._rng, now)
 
     def commit(self, replica: Replica, entry: Entry, info: RequestInfo, now: float) -> None:
         """`replica` takes the request: fix what it will compute, and remember where prompt and session went."""
@@ -137,8 +139,8 @@ class Router:
         for replica in self._changed:
             replica.dirty = False
             self.weighing.renew(replica, now)
-            for pool in replica.pools:
-                if pool.order is not None:
+            for roster in replica.rosters:
+                if roster.order is not None:
                     self._rank(replica)
                     break
         self._changed.clear()
@@ -155,38 +157,41 @@ class Router:
             key = inf
         if key != previous:
             replica.order_key = key
-            for pool in replica.pools:
-                if pool.order is not None:
-                    pool.order.move(replica, previous)
+            for roster in replica.rosters:
+                if roster.order is not None:
+                    roster.order.move(replica, previous)
 
-    def _shortlist(self, pool: Pool, entry: Entry) -> list[Replica]:
-        assert pool.order is not None
+    def _shortlist(self, roster: Roster, entry: Entry) -> list[Replica]:
+        assert roster.order is not None
         self._typical_prompt += (entry.prompt - self._typical_prompt) * _TYPICAL_STEP
         self._typical_output += (entry.output - self._typical_output) * _TYPICAL_STEP
-        few = pool.order.best(FEW)
+        few = roster.order.best(FEW)
         session = entry.session
-        if session is not None and session not in few and session in pool.ready:
+        if session is not None and session not in few and session in roster.ready:
             few.append(session)
         if entry.depths:
-            few.extend(_holders(pool, entry, few))
+            few.extend(_holders(roster, entry, few))
         return few
 
-    def _filter(self, candidates: list[Replica], ticket: Ticket, tried_too: bool) -> list[Replica]:
-        for name, one in FILTERS.items():
-            if one.concerns(ticket) and not (tried_too and name == "untried"):
+    @staticmethod
+    def _filter(candidates: list[Replica], ticket: Ticket, tried_too: bool) -> list[Replica]:
+        for one in _ALWAYS:
+            candidates = one.keep(candidates, ticket)
+        if ticket.excluded and not tried_too:
+            for one in _TRIED:
                 candidates = one.keep(candidates, ticket)
         return candidates
 
 
-def _holders(pool: Pool, entry: Entry, known: list[Replica]) -> list[Replica]:
+def _holders(roster: Roster, entry: Entry, known: list[Replica]) -> list[Replica]:
     """Ready replicas of the pool that hold the longest beginnings of the prompt."""
     seen = 0
     for replica in known:
         seen |= 1 << replica.index
     found: list[Replica] = []
-    by_index = pool.by_index
+    by_index = roster.by_index
     for mask, _ in entry.depths:
-        new = mask & ~seen & pool.ready_mask
+        new = mask & ~seen & roster.ready_mask
         while new and len(found) < HOLDERS:
             bit = new & -new
             new ^= bit

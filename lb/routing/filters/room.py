@@ -11,8 +11,7 @@ from lb.replica import Replica
 class Room:
     """in flight < limit (slots + a short queue - foreign requests), and KV tokens not all spoken for."""
 
-    def concerns(self, ticket: Ticket) -> bool:
-        return True
+    always = True
 
     def keep(self, candidates: Sequence[Replica], ticket: Ticket) -> list[Replica]:
         return [

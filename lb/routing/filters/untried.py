@@ -11,8 +11,7 @@ from lb.replica import Replica
 class Untried:
     """Leaves out those that the request was sent to before."""
 
-    def concerns(self, ticket: Ticket) -> bool:
-        return bool(ticket.excluded)
+    always = False
 
     def keep(self, candidates: Sequence[Replica], ticket: Ticket) -> list[Replica]:
         tried = ticket.excluded

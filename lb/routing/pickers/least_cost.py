@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 
 from lb.ledger import Entry
-from lb.pools import Pool
 from lb.replica import Replica
 from lb.request import RequestInfo
+from lb.roster import Roster
 from lb.routing.weighing import Weighing
 
 TIE_S = 0.001
@@ -25,7 +25,7 @@ class LeastCost:
         candidates: Sequence[Replica],
         entry: Entry,
         info: RequestInfo,
-        pool: Pool,
+        roster: Roster,
         weighing: Weighing,
         rng: random.Random,
         now: float,

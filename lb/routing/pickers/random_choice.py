@@ -6,9 +6,9 @@ import random
 from collections.abc import Sequence
 
 from lb.ledger import Entry
-from lb.pools import Pool
 from lb.replica import Replica
 from lb.request import RequestInfo
+from lb.roster import Roster
 from lb.routing.weighing import Weighing
 
 
@@ -20,7 +20,7 @@ class RandomChoice:
         candidates: Sequence[Replica],
         entry: Entry,
         info: RequestInfo,
-        pool: Pool,
+        roster: Roster,
         weighing: Weighing,
         rng: random.Random,
         now: float,

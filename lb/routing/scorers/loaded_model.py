@@ -17,7 +17,7 @@ class LoadedModel:
     own = True
 
     def concerns(self, entry: Entry, info: RequestInfo) -> bool:
-        return entry.pool.swaps
+        return entry.pool.roster.swaps
 
     def seconds(self, replica: Replica, shape: Shape, entry: Entry, info: RequestInfo) -> float:
         load = replica.load

@@ -144,7 +144,7 @@ def scenario(name: str, folder: Path, seed: int, load: float) -> Scenario:
         return Scenario(plain, poisson([chat, code], [(240.0, 24.0 * load)], seed))
     if name == "S4":
         cached = [ReplicaModel(prefix_cache=True) for _ in range(8)]
-        return Scenario(cached, mooncake(folder, 600.0 if load <= 1 else 600.0, seed, 1), warm_s=60.0)
+        return Scenario(cached, mooncake(folder, 600.0, seed, 1), warm_s=60.0)
     if name == "S5":
         rate = 17.0 * load
         return Scenario(plain, poisson([chat], [(90.0, rate * 0.7), (150.0, rate * 1.5), (300.0, rate * 0.7)], seed))
