@@ -121,6 +121,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Send a request (or its beginning). `no_body`: the reply has none (HEAD)."""
         self.exchange = exchange
         self.received_bytes = 0
+        self._begun = self._head_done = False
         self._no_body = no_body
         self._pool.deadlines.set(self, deadline_at)
         self._pool.write(self.transport, data)
@@ -144,8 +145,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._closed or self._extra or not self._keep_alive or self._no_body or self.paused:
             self.abort()
             return
-        if self._begun:
-            self._begin()
         self.reused = True
         self._pool.put(self)
 
@@ -214,7 +213,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self.content_length = length
             exchange.response_whole(self, known.joined, body)
             return
+        self._begin()
         self._begun = self._head_done = True
+        self.status = known.status
+        self.kept = known.kept
         self.reason = known.reason
         self.lines = known.lines
         self.content_length = length
@@ -239,7 +241,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         exchange.response_data(self, False, data, self._complete)
 
     def _parse(self, exchange: Exchange, data: bytes, key: bytes | None) -> None:
-        self._begun = True
+        if not self._begun:
+            self._begin()  # what is left of the last reply may belong to the memo
+            self._begun = True
         had_head = self._head_done
         try:
             self._parser.feed_data(data)
