@@ -172,6 +172,8 @@ class LoadSource:
     port: int | None = None
     """The engine's default metrics port, if it is not the serving port."""
     inferred: frozenset[str] = frozenset()
+    assumed: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Fields that no version tells and that are taken to be this much, marked as inferred."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,7 +294,9 @@ class LoadReader:
             fields[name] = int(fields[name]) or None
         if not any(value is not None for name, value in fields.items() if name not in self._facts):
             return Reading(None, f"no usable number on {self.source.path}", missing, tuple(bad))
-        inferred = self.source.inferred & fields.keys()
+        inferred = (self.source.inferred & fields.keys()) | (self.source.assumed.keys() - fields.keys())
+        for name, value in self.source.assumed.items():
+            fields.setdefault(name, int(value) if name in _WHOLE else value)
         return Reading(RuntimeLoad(**fields, inferred=frozenset(inferred)), "", missing, tuple(bad))
 
     def _continued(self, name: str, value: float) -> float:

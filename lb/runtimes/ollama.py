@@ -18,6 +18,12 @@ def _loaded(document: object) -> Mapping[str, object] | None:
     return {"loaded_models": tuple(dict.fromkeys([*known, *short]))}
 
 
+_SLOTS = 2.0
+"""Requests run at once: 1 by default today (`OLLAMA_NUM_PARALLEL`), up to 4 by older versions' own choice. Too high a number
+hides requests in a queue that nobody sees: 16 at once were once all sent to one of two idle servers. Too low a number
+costs little, as a short queue is kept behind the slots; `max_in_flight` is the operator's cap."""
+
+
 OLLAMA = RuntimeSpec(
     name="ollama",
     title="Ollama",
@@ -27,7 +33,7 @@ OLLAMA = RuntimeSpec(
     ),
     readiness=Readiness("/api/version"),
     listing=Listing("/api/tags", items=("models",), name="name", drop_suffix=":latest"),
-    loads=(LoadSource("/api/ps", read=_loaded),),
+    loads=(LoadSource("/api/ps", read=_loaded, assumed={"max_running": _SLOTS}),),
     unsaid=frozenset(
         {
             "running",
@@ -35,7 +41,6 @@ OLLAMA = RuntimeSpec(
             "waiting_tokens",
             "kv_usage_ratio",
             "kv_capacity_tokens",
-            "max_running",
             "prompt_tokens_total",
             "output_tokens_total",
             "prefix_hit_ratio",

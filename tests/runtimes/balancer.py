@@ -77,14 +77,13 @@ def _content(body: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def balancing(tmp: Path, *servers: Server, lb: dict[str, Any] | None = None) -> AsyncIterator[Balancer]:
-    """A balancer in front of these. `lb` adds to the policy; a server's `metrics` attribute is its metrics URL."""
+    """A balancer in front of these. `lb` adds to the policy; a server's `metrics` is where its metrics are."""
     port, admin_port = free_port(), free_port()
     backends = []
     for server in servers:
         backend = {"url": server.url}
-        metrics = getattr(server, "metrics", None)
-        if metrics is not None:
-            backend["metrics_url"] = metrics
+        if server.metrics is not None:
+            backend["metrics_url"] = server.metrics
         backends.append(backend)
     policy = tmp / f"policy-{port}.yaml"
     # YAML takes JSON.

@@ -28,6 +28,8 @@ class Server:
         self.name = name
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        self.metrics: str | None = None
+        """Where its metrics are, if not on its port."""
         self.log = log
         self._command = [str(part) for part in command]
         self._env = dict(os.environ) | dict(env)

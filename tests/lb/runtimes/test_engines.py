@@ -84,6 +84,7 @@ def test_every_engine_is_complete() -> None:
         assert spec.source
         assert bool(spec.marks) == (name != "generic")
         told = {metric.field for load in spec.loads for metric in load.metrics}
+        told |= {name for load in spec.loads for name in load.assumed}
         assert not told & spec.unsaid, name
         assert (told | spec.unsaid | {f for fact in spec.facts for f in fact.fields}) <= set(
             RuntimeLoad.__dataclass_fields__
@@ -339,9 +340,11 @@ def test_llamacpp_slots() -> None:
 
 
 def test_ollama_tells_what_is_loaded_and_nothing_else() -> None:
-    assert load("ollama", 0, "ollama/api_ps_loaded.txt") == RuntimeLoad(loaded_models=("tiny:latest", "tiny"))
+    found = load("ollama", 0, "ollama/api_ps_loaded.txt")
+    assumed = frozenset({"max_running"})
+    assert found == RuntimeLoad(loaded_models=("tiny:latest", "tiny"), max_running=2, inferred=assumed)
     nothing = read("ollama", 0, Answer(200, b'{"models":[]}')).load
-    assert nothing == RuntimeLoad(loaded_models=())
+    assert nothing == RuntimeLoad(loaded_models=(), max_running=2, inferred=assumed)
 
 
 def test_trtllm() -> None:
