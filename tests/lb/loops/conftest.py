@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,13 +35,13 @@ async def make_replicas(tmp_path: Path) -> AsyncIterator[MakeReplicas]:
 
 @pytest.fixture
 async def make_balancer(tmp_path: Path) -> AsyncIterator[MakeBalancer]:
-    """Starts a balancer before replicas and waits until it has found them; `policy`: from a file that can be changed."""
+    """Starts a balancer and waits until it has found its replicas; `policy`: its sections, from a file."""
     made: list[Balancer] = []
 
-    async def make(replicas: list[Replica], *options: str, policy: bool = False) -> Balancer:
+    async def make(replicas: list[Replica], *options: str, policy: dict[str, Any] | None = None) -> Balancer:
         log = tmp_path / "balancer.log"
-        if policy:
-            balancer = Balancer.with_policy(log, tmp_path / "policy.yaml", replicas)
+        if policy is not None:
+            balancer = Balancer.with_policy(log, tmp_path / "policy.yaml", replicas, **policy)
         else:
             balancer = Balancer.of(log, replicas, *options)
         made.append(balancer)

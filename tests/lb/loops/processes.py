@@ -1,4 +1,4 @@
-"""Real processes for tests: simulated replicas that can be killed, the balancer before them, and clients that never stop."""
+"""Real processes for tests: simulated replicas that can be killed, the balancer, clients that never stop."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ class Balancer(Process):
         return cls(log, *arguments, port=port, admin_port=admin_port)
 
     @classmethod
-    def with_policy(cls, log: Path, policy: Path, replicas: list[Replica]) -> Balancer:
-        """Writes a policy that `rewrite` can change."""
+    def with_policy(cls, log: Path, policy: Path, replicas: list[Replica], **sections: Any) -> Balancer:
+        """Writes a policy with these sections, which `rewrite` can change."""
         port, admin_port = free_port(), free_port()
         balancer = cls(log, "run", "--policy", str(policy), port=port, admin_port=admin_port)
         balancer._policy, balancer._replicas = policy, replicas
-        balancer.rewrite()
+        balancer.rewrite(**sections)
         return balancer
 
     _policy: Path
@@ -225,9 +225,13 @@ class Load:
     async def until(self, count: int, timeout_s: float = 60.0) -> None:
         """Wait for that many further answers."""
         wanted = len(self.answers) + count
-        async with asyncio.timeout(timeout_s):
-            while len(self.answers) < wanted:
-                await asyncio.sleep(0.01)
+        deadline = time.monotonic() + timeout_s
+        while len(self.answers) < wanted:
+            assert time.monotonic() < deadline, f"only {count - wanted + len(self.answers)} of {count} answers"
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            await asyncio.sleep(0.01)
 
     async def _client(self, number: int) -> None:
         client: Client | None = None

@@ -12,6 +12,10 @@ from tests.lb.loops.processes import Answer, Balancer, Load
 
 ROUNDS = 20
 LEAST_REQUESTS = 2000
+QUICK_HEALTH = {"interval": "200ms", "timeout": "1s", "ejection": "1s", "ejection_max": "1s"}
+"""A replica that dies every few seconds is kept out longer each time by default; here it is wanted back at once."""
+PAUSE_S = 0.005
+"""Between a client's requests, as replicas, balancer and clients share two cores with whatever else runs."""
 
 
 def failures(answers: list[Answer]) -> list[Answer]:
@@ -23,8 +27,8 @@ async def test_twenty_kills_cost_the_streams_on_the_dead_replica_and_nothing_els
     make_replicas: MakeReplicas, make_balancer: MakeBalancer
 ) -> None:
     replicas = await make_replicas(3)
-    balancer = await make_balancer(replicas)
-    load = Load(balancer.address, clients=12, tokens=40).start()
+    balancer = await make_balancer(replicas, policy={"health": QUICK_HEALTH})
+    load = Load(balancer.address, clients=12, tokens=40, pause_s=PAUSE_S).start()
     lost: list[Answer] = []
     for number in range(ROUNDS):
         await load.until(30)
@@ -59,8 +63,8 @@ async def chosen(balancer: Balancer, answer: Answer) -> str:
 @pytest.mark.timeout(120)
 async def test_h04_twenty_reloads_lose_nothing(make_replicas: MakeReplicas, make_balancer: MakeBalancer) -> None:
     replicas = await make_replicas(2)
-    balancer = await make_balancer(replicas, policy=True)
-    load = Load(balancer.address, clients=12).start()
+    balancer = await make_balancer(replicas, policy={})
+    load = Load(balancer.address, clients=12, pause_s=PAUSE_S).start()
     for number in range(ROUNDS):
         await load.until(LEAST_REQUESTS // ROUNDS)
         before = (await balancer.call("GET", "/v1/status"))[1]["last_reload"]["at"]
@@ -82,8 +86,8 @@ async def test_twenty_drain_and_restart_cycles_lose_nothing(
     make_replicas: MakeReplicas, make_balancer: MakeBalancer
 ) -> None:
     replicas = await make_replicas(3)
-    balancer = await make_balancer(replicas)
-    load = Load(balancer.address, clients=12).start()
+    balancer = await make_balancer(replicas, policy={"health": QUICK_HEALTH})
+    load = Load(balancer.address, clients=12, pause_s=PAUSE_S).start()
     for number in range(ROUNDS):
         replica = replicas[number % 3]
         path = "/v1/replicas/" + replica.url.removeprefix("http://")
