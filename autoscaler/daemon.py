@@ -18,14 +18,14 @@ from pathlib import Path
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from autoscaler.credentials import Credentials, exposed_secrets, read_credentials
+from autoscaler.credentials import Credentials, exposed_secrets, peers_of, read_credentials
 from autoscaler.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, StartError
-from autoscaler.metrics import SourceMetrics
+from autoscaler.metrics import SourceMetrics, watch_gpus
 from autoscaler.policy.load import LoadedPolicy, load
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.watch import FileWatch, watch
 from autoscaler.process import fit_descriptors, require_c_parser
-from autoscaler.restart import restart_needed
+from autoscaler.restart import gpu_restart_needed, restart_needed
 from autoscaler.roots import RootTasks
 from autoscaler.source_tasks import SourceTasks
 from autoscaler.systemd import Notifier, inherited_sockets
@@ -36,6 +36,7 @@ from lb.auth import Authenticator
 from lb.clock import SYSTEM_CLOCK, Clock
 from lb.effects import ReplicaChanged
 from lb.errors import Reason, SettingsError
+from lb.feeds.gpu_feeds import GpuFeeds
 from lb.feeds.runtime_feeds import RuntimeFeeds
 from lb.gateway import Gateway
 from lb.log import Log, configure
@@ -85,6 +86,7 @@ class Daemon:
         self._notifier = Notifier(environ)
         self._settings, self._told = _fitted(policy.lb, self._directory)
         self._started_with = self._settings
+        self._gpu_settings = policy.gpus
         self._state = "starting"
         self._restart_needed: list[str] = []
 
@@ -142,6 +144,8 @@ class Daemon:
             rng=random.Random(os.urandom(16)),
             authorization=_bearer(credentials),
         )
+        self._gpus = GpuFeeds(self._gateway, self._gpu_settings, rng=random.Random(os.urandom(16)))
+        watch_gpus(registry, self._gpus, self._gpu_settings, SYSTEM_CLOCK.monotonic)
         self._sources = SourceTasks(self._gateway, self._roots, self._clock)
         SourceMetrics(registry, lambda: self._sources.sources, loop.time)
         hooks = AdminHooks(
@@ -149,12 +153,14 @@ class Daemon:
             readiness=lambda: "" if self._state == "ready" else self._state,
             reload=self.reload if self._loaded is not None else None,
             details=self._details,
+            gpus=self._gpus.snapshot,
         )
         try:
             self._admin = AdminServer(
                 self._gateway, self._metrics, hooks, listen=settings.admin.listen, token=credentials.admin_token
             )
             self._wanted_sources = build_sources(settings, self._base, self._clock)
+            self._peers = peers_of(settings, credentials)
         except SettingsError as error:
             raise StartError(str(error), EXIT_BAD_INPUT) from None
 
@@ -176,6 +182,8 @@ class Daemon:
         self._sources.follow(self._wanted_sources)
         await asyncio.sleep(0)
         await self._feeds.start()
+        await self._gpus.start()
+        self._gpus.follow(self._peers)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -239,6 +247,7 @@ class Daemon:
             task.cancel()
         await self._roots.stop_all()
         await self._feeds.stop()
+        await self._gpus.stop()
         await self._admin.stop()
         await self._server.close()
         self._gateway.close()
@@ -262,6 +271,7 @@ class Daemon:
             "policy": None if self._loaded is None else str(self._loaded.path),
             "restart_needed": self._restart_needed,
             "sources": self._sources.report(),
+            "peers": self._gpus.report(),
         }
 
     # reload --------------------------------------------------------------------------------------------------------
@@ -309,10 +319,15 @@ class Daemon:
             log.warning(told)
         self._gateway.reconfigure(settings)
         self._feeds.reconfigure(settings.health, authorization=_bearer(credentials))
+        self._gpus.reconfigure(loaded.policy.gpus)
+        self._gpus.follow(peers_of(settings, credentials))
         self._sources.follow(sources)
         if settings.log != self._settings.log:
             self._change_log(settings)
-        self._restart_needed = restart_needed(self._started_with, settings)
+        self._restart_needed = [
+            *restart_needed(self._started_with, settings),
+            *gpu_restart_needed(self._gpu_settings, loaded.policy.gpus),
+        ]
         self._loaded, self._settings, self._told = loaded, settings, told
 
     def _change_log(self, settings: LbSettings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lb.settings import LbSettings
+from nvml.settings import NvmlSettings
 
 
 def restart_needed(running: LbSettings, wanted: LbSettings) -> list[str]:
@@ -19,3 +20,13 @@ def restart_needed(running: LbSettings, wanted: LbSettings) -> list[str]:
     if running.admin.token != wanted.admin.token:
         lines.append("lb.admin.token needs a restart")
     return lines
+
+
+def gpu_restart_needed(running: NvmlSettings, wanted: NvmlSettings) -> list[str]:
+    """The same for the GPUs: how the driver is loaded, and what was built from the settings."""
+    fields = ("driver", "library_path", "owners_refresh_s", "dcgm_names")
+    return [
+        f"gpus.{name.removesuffix('_s')} needs a restart"
+        for name in fields
+        if getattr(running, name) != getattr(wanted, name)
+    ]

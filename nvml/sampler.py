@@ -81,6 +81,11 @@ class Sampler:
         known."""
         self._ports = None if ports is None else frozenset(ports)
 
+    def reconfigure(self, settings: NvmlSettings) -> None:
+        """Other intervals, deadlines and thresholds, from the next round on; what is remembered of the cards stays.
+        Driver, library and `owners_refresh` are those the sampler was made with."""
+        self._settings = settings
+
     def start(self) -> None:
         """Starts the thread. It is a daemon thread: a hung call does not keep the process from ending."""
         if self._thread is not None:
@@ -169,7 +174,9 @@ class Sampler:
 
     def _refused(self, error: DriverError, now: float) -> NodeSnapshot:
         if self._published.fault is not error.fault:
-            log.warning("GPU signals are off: %s", error)
+            # A machine without GPUs is nothing to warn of; one whose cards were read before and are not now is.
+            absent = error.fault in (DriverFault.LIBRARY_MISSING, DriverFault.NOT_LOADED) and not self._history.gpus
+            log.log(logging.INFO if absent else logging.WARNING, "GPU signals are off: %s", error)
         self._close()
         wait = min(self._settings.backoff_initial_s * 2.0 ** min(self._failures, 30), self._settings.backoff_max_s)
         self._failures += 1

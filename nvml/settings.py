@@ -11,7 +11,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from nvml.xid import XidAction
 
-
 _SIZE = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB)?")
 _SIZE_FACTOR = {None: 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -145,8 +144,8 @@ class NvmlSettings(_Settings):
     def _deadline_covers_interval(self) -> Self:
         if self.deadline_s < self.interval_s:
             raise ValueError(
-                f"deadline is {self.deadline_s:g}s and interval is {self.interval_s:g}s: readings would be stale before "
-                "the next one; deadline must be at least interval"
+                f"deadline is {self.deadline_s:g}s and interval is {self.interval_s:g}s: readings would be stale "
+                "before the next one; deadline must be at least interval"
             )
         if self.backoff_max_s < self.backoff_initial_s:
             raise ValueError(

@@ -143,7 +143,7 @@ def _peers(peers: tuple[PeerSettings, ...], at: Loc) -> Iterator[Finding]:
         for position, host in enumerate(peer.hosts):
             if not host or re.search(r"[\s/@]", host):
                 yield Finding(
-                    (*at, index, "hosts", position), "must be a name or an IP address, without scheme or port"
+                    (*at, index, "hosts", position), "must be a name or an IP address, with nothing around it"
                 )
     yield from _repeated(peers, lambda peer: _url_identity(peer.url), at, "url", "this peer")
 

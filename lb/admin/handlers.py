@@ -22,6 +22,8 @@ from lb.metrics import CONTENT_TYPE, LbMetrics, Reload
 from lb.settings import BackendSettings
 from lb.settings.durations import Seconds
 from lb.source import endpoint_of
+from lb.wire import node_message
+from nvml.sample import NodeSnapshot
 
 if TYPE_CHECKING:
     from lb.gateway import Gateway
@@ -33,6 +35,10 @@ SOURCE = "admin"
 MAX_ADDED = 1000
 """Replicas added over the API; more than anybody adds by hand."""
 RESOLVE_S = 5.0
+_SHOWN = (
+    "/v1/status", "/v1/replicas", "/v1/demand", "/v1/node", "/metrics", "/healthz", "/readyz", "/openapi.json",
+)  # fmt: skip
+"""Links of the page for people."""
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -50,6 +56,8 @@ class AdminHooks:
     """Further entries of the status: policy hash, sources."""
     allowed_hosts: tuple[str, ...] = ()
     """Replica hosts let through although they look like a metadata service."""
+    gpus: Callable[[], NodeSnapshot | None] = lambda: None
+    """This node's GPUs as they may be believed now; None: they are not read."""
 
 
 class DrainBody(BaseModel):
@@ -86,6 +94,7 @@ class Handlers:
             web.post("/v1/replicas/{id}/undrain", self.undrain),
             web.get("/v1/explain/{request_id}", self.explain),
             web.get("/v1/demand", self.demand),
+            web.get("/v1/node", self.node),
             web.post("/v1/reload", self.reload),
         ]
 
@@ -177,6 +186,11 @@ class Handlers:
     async def demand(self, request: web.Request) -> web.Response:
         return json_response(self._gateway.balancer.demand(self._gateway.now()))
 
+    async def node(self, request: web.Request) -> web.Response:
+        now = self._gateway.now()
+        gpus = self._hooks.gpus() or NodeSnapshot(taken_at=now, detail="GPUs are not read here")
+        return json_response(node_message(gpus, self._gateway.balancer.view(now).replicas, now))
+
     async def reload(self, request: web.Request) -> web.Response:
         if self._hooks.reload is None:
             raise AdminError(409, "no_policy", "Tidegate was started without a policy file; there is nothing to reload")
@@ -190,10 +204,7 @@ class Handlers:
             f"<tr><td>{html.escape(replica.id)}<td>{html.escape(str(replica.state))}<td>{replica.in_flight}"
             for replica in self._gateway.balancer.view(self._gateway.now()).replicas
         )
-        links = "".join(
-            f'<li><a href="{path}">{path}</a>'
-            for path in ("/v1/status", "/v1/replicas", "/v1/demand", "/metrics", "/healthz", "/readyz", "/openapi.json")
-        )
+        links = "".join(f'<li><a href="{path}">{path}</a>' for path in _SHOWN)
         page = (
             "<!doctype html><meta charset=utf-8><title>Tidegate</title><style>body{font:14px sans-serif;margin:2em}"
             "td,th{padding:.2em 1em;text-align:left}</style>"

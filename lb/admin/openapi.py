@@ -10,6 +10,9 @@ from lb.explain import Explanation
 from lb.metrics import Reload
 from lb.settings import BackendSettings
 from lb.views import BalancerView, DemandView, ReplicaView
+from lb.wire import Share
+from nvml.sample import NodeSnapshot
+from nvml.wire import VERSION as WIRE_VERSION
 
 JSON = dict[str, Any]
 
@@ -74,13 +77,29 @@ _REMOVED: JSON = {
 _STATE: JSON = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}}
 
 
+def _as_sent(components: JSON) -> None:
+    """Make the GPU records what `/v1/node` sends: ages where these have times, as clocks are not shared."""
+    age = {"type": "number", "minimum": 0, "description": "Seconds since the reading."}
+    for name in ("NodeSnapshot", "GpuSnapshot"):
+        record = components[name]
+        record["properties"] = {**record["properties"], "age_s": age}
+        del record["properties"]["taken_at"]
+        record["required"] = ["age_s" if field == "taken_at" else field for field in record["required"]]
+    components["GpuSnapshot"]["properties"]["takes_new_work"] = {"type": "boolean"}
+    node: JSON = components["NodeSnapshot"]
+    node["properties"]["version"] = {"const": WIRE_VERSION}
+    node["properties"]["replicas"] = {"type": "array", "items": _ref("Share")}
+    node["required"] = [*node["required"], "version", "replicas"]
+
+
 def document(version: str) -> JSON:
     """The whole document. Numbers that are not finite (a backlog without a replica) are null in answers."""
-    (*_, components) = msgspec.json.schema_components(
-        (ReplicaView, BalancerView, DemandView, Explanation, Reload), ref_template="#/components/schemas/{name}"
-    )
+    records = (ReplicaView, BalancerView, DemandView, Explanation, Reload, Share, NodeSnapshot)
+    (*_, components) = msgspec.json.schema_components(records, ref_template="#/components/schemas/{name}")
+    components = msgspec.json.decode(msgspec.json.encode(components))  # defaults that are tuples become lists
     backend = BackendSettings.model_json_schema(ref_template="#/components/schemas/{model}")
     components |= backend.pop("$defs", {})
+    _as_sent(components)
     schemas = {**components, "Error": _ERROR, "Drain": _DRAIN, "Status": _STATUS, "Backend": backend}
     return {
         "openapi": "3.1.0",
@@ -178,6 +197,13 @@ def _paths() -> JSON:
         },
         "/v1/demand": {
             "get": _operation("demand", "Offered demand per model.", {"200": _json("The demand.", _ref("DemandView"))})
+        },
+        "/v1/node": {
+            "get": _operation(
+                "node",
+                "This machine's GPUs, and what this process has in flight at each replica: what peers read.",
+                {"200": _json("The node.", _ref("NodeSnapshot"))},
+            )
         },
         "/v1/reload": {
             "post": _operation(
