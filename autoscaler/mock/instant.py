@@ -12,6 +12,7 @@ from autoscaler.mock.openai import Body, ReplyWriter, usage, words
 
 _STREAM = re.compile(rb'"stream"\s*:\s*true')
 _LIMIT = re.compile(rb'"max_(?:completion_)?tokens"\s*:\s*(\d+)')
+_LENGTH = re.compile(rb'"mock_output_tokens"\s*:\s*(\d+)')
 _UNARY_TOKENS = 32
 _PHASES = 8
 """Streams are served in so many groups within an interval, so that not all of them speak in the same millisecond."""
@@ -32,7 +33,7 @@ class _Paced:
 
 
 class InstantReplies:
-    """Canned bytes: a unary answer at once, or a stream of `max_tokens` chunks at a fixed pace."""
+    """Canned bytes: a unary answer at once, or a stream at a fixed pace, a chunk for each token that is asked for."""
 
     def __init__(self, model: str, interval_s: float) -> None:
         writer = ReplyWriter(Body(), chat=True, reply_id="instant", model=model)
@@ -62,7 +63,7 @@ class InstantReplies:
             connection.write(self._unary)
             connection.done()
             return
-        limit = _LIMIT.search(request.body)
+        limit = _LENGTH.search(request.body) or _LIMIT.search(request.body)
         stream = _Paced(connection, (int(limit[1]) if limit else 100) - 1)
         connection.on_gone = stream.leave
         connection.begin_stream()

@@ -50,7 +50,7 @@ class Field:
     def instant(self, count: int, interval_s: float = 0.02) -> list[str]:
         """URLs of fresh instant replicas, two processes' worth; the replicas before are ended."""
         self._mocks.stop()
-        options = ("--instant", "--stream-interval", f"{interval_s * 1000:.3f}ms")
+        options = ("--instant", "--stream-interval", f"{interval_s * 1000:.3f}ms", "--kv-tokens", "100000000")
         first = count // 2
         return urls([*self._mocks.start(first, *options), *self._mocks.start(count - first, *options)])
 

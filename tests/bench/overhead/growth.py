@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import ceil
 from typing import Any
 
 from tests.bench.overhead.field import Field
@@ -15,6 +16,9 @@ from tests.bench.proxy import Running
 
 CHUNKS_PER_S = 8000.0
 """Held constant while the number of streams grows, so that only their number changes."""
+_STREAMS_A_REPLICA = 200
+"""Below the 256 that Tidegate sends to a replica that does not tell its limit."""
+_LEAST_REPLICAS = 10
 _STREAM_CHUNKS = 1_000_000
 """Longer than any window: the cost of beginning and ending a stream stays out of it."""
 _IDLE_S = 3.0
@@ -45,11 +49,13 @@ async def by_streams(field: Field, names: Sequence[str], counts: Sequence[int], 
     """CPU per chunk and resident bytes per stream with so many streams open at once."""
     result: dict[str, dict[str, Any]] = {name: {} for name in names}
     for count in counts:
-        backends = field.instant(4, interval_s=count / CHUNKS_PER_S)
+        backends = field.instant(
+            max(_LEAST_REPLICAS, ceil(count / _STREAMS_A_REPLICA)), interval_s=count / CHUNKS_PER_S
+        )
         for name in names:
             with field.running(name, backends) as proxy:
                 empty = rss_bytes(proxy.pid)
-                load = Load(proxy.port, bodies(200, 1500, stream=True, max_tokens=_STREAM_CHUNKS), count)
+                load = Load(proxy.port, bodies(200, 1500, stream=True, chunks=_STREAM_CHUNKS), count)
                 try:
                     await load.start()
                     await load.until(lambda counts, open_streams=count: counts.chunks >= 2 * open_streams, 120)  # type: ignore[misc]

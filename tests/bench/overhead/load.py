@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import httptools
 
@@ -38,14 +38,19 @@ def request_bytes(port: int, body: bytes) -> bytes:
     ).encode() + body
 
 
-def bodies(count: int, size: int, *, stream: bool = False, max_tokens: int = 64) -> list[bytes]:
-    """Different chat bodies of about `size` bytes; they share no prefix, so that affinity spreads them."""
+def bodies(
+    count: int, size: int, *, stream: bool = False, max_tokens: int = 64, chunks: int | None = None
+) -> list[bytes]:
+    """Different chat bodies of about `size` bytes; they share no prefix, so that affinity spreads them.
+
+    `chunks`: what a stream really gives, where that is not `max_tokens`.
+    """
     rng = random.Random(size)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(2000)]
     made = []
     for index in range(count):
         text = f"{index} " + " ".join(rng.choices(words, k=max(1, size // 6)))
-        body = {
+        body: dict[str, Any] = {
             "model": "mock-model",
             "messages": [
                 {"role": "system", "content": f"You are assistant {index}."},
@@ -55,6 +60,8 @@ def bodies(count: int, size: int, *, stream: bool = False, max_tokens: int = 64)
             "temperature": 0.7,
             "stream": stream,
         }
+        if chunks is not None:
+            body["mock_output_tokens"] = chunks
         made.append(json.dumps(body).encode())
     return made
 
