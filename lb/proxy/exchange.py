@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from lb.proxy.client import ClientConnection
     from lb.proxy.context import ProxyContext
 
-_JOIN_BYTES = 65_536
-"""Requests up to this size go out in one write; copying a larger body costs more than a second write."""
+_JOIN_BYTES = 8192
+"""Requests up to this size are joined into one buffer; to copy a longer body costs more than a second buffer."""
 _USAGE_BYTES = 4096
 """The end of an unstreamed reply in which its usage is looked for."""
 
@@ -144,15 +144,14 @@ class Exchange:
         deadline_at = context.loop.time() + context.settings.timeouts.first_byte_s
         no_body = head.method == "HEAD"
         if self._uploading:
-            connection.send(self, data, no_body, deadline_at)
+            connection.send(self, data, b"", no_body, deadline_at)
             self.body = b""
             self.upload(body, complete=False)
             self.client.upload_wanted()
         elif len(body) <= _JOIN_BYTES:
-            connection.send(self, data + body, no_body, deadline_at)
+            connection.send(self, data + body, b"", no_body, deadline_at)
         else:
-            connection.send(self, data, no_body, deadline_at)
-            context.write(connection.transport, body)
+            connection.send(self, data, body, no_body, deadline_at)
 
     def upload(self, data: bytes, complete: bool) -> None:
         """More of a body that is too large to be held."""

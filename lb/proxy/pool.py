@@ -32,7 +32,7 @@ class ReplicaPool:
         tls: Callable[[], ssl.SSLContext],
         heads: Memo[ReplyHead],
         read_buffer: bytearray,
-        write: Callable[[asyncio.Transport, bytes], None],
+        write: Callable[[asyncio.Transport, bytes, bytes], None],
     ) -> None:
         self.endpoint = endpoint
         self.base_path = endpoint.base_path.encode()

@@ -117,14 +117,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     # what an exchange does -----------------------------------------------------------------------------------------
 
-    def send(self, exchange: Exchange, data: bytes, no_body: bool, deadline_at: float) -> None:
+    def send(self, exchange: Exchange, head: bytes, body: bytes, no_body: bool, deadline_at: float) -> None:
         """Send a request (or its beginning). `no_body`: the reply has none (HEAD)."""
         self.exchange = exchange
         self.received_bytes = 0
         self._begun = self._head_done = False
         self._no_body = no_body
         self._pool.deadlines.set(self, deadline_at)
-        self._pool.write(self.transport, data)
+        self._pool.write(self.transport, head, body)
 
     def pause(self) -> None:
         """Stop reading the reply: its reader does not keep up."""
