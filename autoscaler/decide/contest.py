@@ -1,0 +1,218 @@
+"""Which prediction to act on, and with how much margin: judged by what each would have cost.
+
+Every predictor drives a row of shadow pools, one per margin. A shadow pool is the real pool's arithmetic on paper: the
+number of replicas that this predictor with this margin would have wanted, ready a start-up time later, against the
+demand that came, with a fluid queue that says which share of it would have been late. All of them see the same demand
+and cost a few additions a tick, so that nothing has to be tried on real requests (learning with full information).
+
+The least margin whose misses stay within the objective is a predictor's price tag; the cheapest predictor is used. A
+forecast that is worth nothing is dearer than the last value at equal misses, and is not used: this is the trust gate.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, exp, inf, log
+
+from autoscaler.decide.predictor import Expectation
+
+RUNGS = (-0.5, 0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 3.7, 4.5)
+"""Margins as normal scores of the predictor's own spread: from a quantile of 0.3 up to what only a service with hardly
+any misses wants. Between them is interpolated."""
+_LATE_S = 1.7
+"""A queue of this many seconds makes requests late: the objective's two seconds less a prompt's own time."""
+_FULL_S = 10.0
+"""Longer queues turn away."""
+_PEAK = 1.03
+"""What a saturated replica serves relative to its capacity under the objective (see `decide.capacity`)."""
+_SWITCH = 0.98
+"""Another predictor takes over when it is at least 2 % cheaper: less is noise, and each change is a jump."""
+_PRIOR_RUNG = 2.0
+_PRIOR_S = 6 * 3600.0
+"""Before as much demand was seen, the margin is drawn towards the prior's."""
+_LEAST_SHARE = 1e-6
+
+
+class _Shadow:
+    """One pool on paper."""
+
+    __slots__ = ("_holds", "_peaks", "_queue", "_wants", "cost", "missed", "want")
+
+    def __init__(self) -> None:
+        self.want = 0
+        self.cost = 0.0
+        self.missed = 0.0
+        self._queue = 0.0
+        """Waiting demand, in units."""
+        self._peaks: deque[tuple[float, float]] = deque()
+        """Decreasing maxima of the wish within the hold time."""
+        self._wants: deque[tuple[float, int]] = deque()
+        """Increasing minima of the decision within the start-up time: the least of them is ready."""
+
+    def decide(self, wish: float, now: float, bounds: Bounds) -> None:
+        """`wish`: replicas, not rounded."""
+        peaks = self._peaks
+        while peaks and peaks[-1][1] <= wish:
+            peaks.pop()
+        peaks.append((now, wish))
+        while peaks[0][0] < now - bounds.hold_s:
+            peaks.popleft()
+        want = self.want
+        up, down = ceil(wish - bounds.slack), ceil(peaks[0][1] + bounds.slack)
+        if up > want:
+            want = up
+        elif down < want:
+            want = down
+        want = self.want = min(max(want, bounds.least), bounds.most)
+        wants = self._wants
+        while wants and wants[-1][1] >= want:
+            wants.pop()
+        wants.append((now, want))
+
+    def pass_time(self, rate: float, unit: float, seconds: float, now: float, bounds: Bounds) -> float:
+        """Let demand of `rate` units a second meet what is ready. Returns the demand that was late, in units."""
+        wants = self._wants
+        while len(wants) > 1 and wants[1][0] <= now - bounds.lead_s:
+            wants.popleft()
+        ready = wants[0][1] if wants else self.want
+        serves = ready * unit * _PEAK
+        queue = self._queue + (rate - serves) * seconds
+        if queue <= 0.0:
+            self._queue = 0.0
+            return 0.0
+        self._queue = min(queue, serves * _FULL_S)
+        return rate * seconds if queue > serves * _LATE_S else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a shadow pool shares with the real one."""
+
+    least: int
+    most: int
+    hold_s: float
+    lead_s: float
+    slack: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One predictor's price tag."""
+
+    name: str
+    score: float
+    """Least margin (a normal score) within the objective."""
+    replica_hours: float
+    """Mean replicas at that margin, over what is remembered."""
+    misses: float
+    """Share of demand that would have been late with that margin."""
+
+
+class Contest:
+    """The shadow pools of all predictors of one pool."""
+
+    def __init__(self, names: tuple[str, ...], memory_s: float) -> None:
+        self._memory_s = memory_s
+        self._rows: dict[str, list[_Shadow]] = {name: [_Shadow() for _ in RUNGS] for name in names}
+        self._offered = 0.0
+        self._seconds = 0.0
+        self._at: float | None = None
+        self._chosen = names[0]
+        self._standings: dict[str, Standing] = {}
+        self._judged_at = -inf
+
+    @property
+    def chosen(self) -> str:
+        return self._chosen
+
+    @property
+    def seconds(self) -> float:
+        """How much time the judgement rests on, faded."""
+        return self._seconds
+
+    @property
+    def standings(self) -> Mapping[str, Standing]:
+        return self._standings
+
+    def observe(
+        self,
+        rate: float,
+        unit: float,
+        expectations: Mapping[str, Expectation],
+        target: float,
+        now: float,
+        bounds: Bounds,
+    ) -> None:
+        """One tick: demand of the last minute, capacity of a replica, and what each predictor says."""
+        passed = 0.0 if self._at is None else min(120.0, max(0.0, now - self._at))
+        self._at = now
+        fade = 0.5 ** (passed / self._memory_s)
+        self._offered = self._offered * fade + rate * passed
+        self._seconds = self._seconds * fade + passed
+        fallback = expectations.get("last_value")
+        for name, row in self._rows.items():
+            expectation = expectations.get(name, fallback)
+            if expectation is None:
+                continue
+            for shadow, score in zip(row, RUNGS, strict=True):
+                late = shadow.pass_time(rate, unit, passed, now, bounds) if passed else 0.0
+                shadow.missed = shadow.missed * fade + late
+                shadow.cost = shadow.cost * fade + shadow.want * passed
+                shadow.decide(expectation.level(score) / unit, now, bounds)
+        if now - self._judged_at >= 60.0:
+            self._judged_at = now
+            self._judge(target)
+
+    def score(self, name: str | None = None) -> float:
+        """Margin to use now with a predictor (None: the chosen one), drawn to the prior while little was seen."""
+        standing = self._standings.get(name or self._chosen)
+        if standing is None:
+            return _PRIOR_RUNG
+        trust = self._seconds / (self._seconds + _PRIOR_S)
+        return trust * standing.score + (1.0 - trust) * max(_PRIOR_RUNG, standing.score)
+
+    def _judge(self, target: float) -> None:
+        if self._offered <= 0.0:
+            return
+        self._standings = {name: self._standing(name, row, target) for name, row in self._rows.items()}
+        best = min(self._standings.values(), key=lambda one: one.replica_hours)
+        if best.replica_hours < _SWITCH * self._standings[self._chosen].replica_hours:
+            self._chosen = best.name
+
+    def _standing(self, name: str, row: list[_Shadow], target: float) -> Standing:
+        """The first margin from above after which misses are too many, interpolated in the logarithm of misses."""
+        goal = log(max(target, _LEAST_SHARE))
+        shares = [log(max(shadow.missed / self._offered, _LEAST_SHARE)) for shadow in row]
+        means = [shadow.cost / max(self._seconds, 1.0) for shadow in row]
+        index = len(RUNGS) - 1
+        while index > 0 and shares[index - 1] <= goal:
+            index -= 1
+        if index == 0 or shares[index] > goal or shares[index - 1] <= shares[index]:
+            return Standing(name, RUNGS[index], means[index], exp(shares[index]))
+        part = (goal - shares[index]) / (shares[index - 1] - shares[index])
+        score = RUNGS[index] + part * (RUNGS[index - 1] - RUNGS[index])
+        mean = means[index] + part * (means[index - 1] - means[index])
+        return Standing(name, score, mean, exp(goal))
+
+    def state(self) -> dict[str, object]:
+        """What a restart must not forget; JSON."""
+        rows = {name: [[one.cost, one.missed] for one in row] for name, row in self._rows.items()}
+        return {"offered": self._offered, "seconds": self._seconds, "chosen": self._chosen, "rows": rows}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """The reverse, if it is whole and of the same predictors; else nothing."""
+        offered, seconds, rows = state.get("offered"), state.get("seconds"), state.get("rows")
+        if not isinstance(offered, int | float) or not isinstance(seconds, int | float) or not isinstance(rows, dict):
+            return
+        if set(rows) != set(self._rows) or not (0.0 <= offered < inf and 0.0 <= seconds < inf):
+            return
+        if any(len(row) != len(RUNGS) for row in rows.values()):
+            return
+        self._offered, self._seconds = float(offered), float(seconds)
+        for name, row in rows.items():
+            for shadow, (cost, missed) in zip(self._rows[name], row, strict=True):
+                shadow.cost, shadow.missed = float(cost), float(missed)
+        if state.get("chosen") in self._rows:
+            self._chosen = str(state["chosen"])

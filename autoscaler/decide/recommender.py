@@ -1,0 +1,50 @@
+"""The extension point for reasons to want replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from autoscaler.decide.lead_time import LeadTime
+from autoscaler.decide.observation import Reading
+from autoscaler.decide.outlook import Outlook
+from autoscaler.policy.pools import PoolSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What a recommender may know at one tick."""
+
+    settings: PoolSettings
+    reading: Reading
+    ready: float
+    """Ready capacity, in reference replicas (speed 1)."""
+    supply: float
+    """Ready and starting capacity: what will be there without doing anything."""
+    per_replica: float | None
+    """Units of demand a second that a reference replica serves; None: not known yet."""
+    lead: LeadTime
+    outlook: Outlook | None
+    objective: float
+    """Share of misses to aim at."""
+    now: float
+    wall: float | None
+    """Epoch seconds, for schedules only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What one source wants, in reference replicas."""
+
+    source: str
+    want: float
+    """At once."""
+    keep: float | None
+    """The least it agrees to; None: it cannot judge, and so agrees to nothing less than what is there."""
+    reason: str
+
+
+class Recommender(Protocol):
+    """One source. Asked once a tick, may remember."""
+
+    def propose(self, situation: Situation) -> Proposal: ...

@@ -1,0 +1,173 @@
+"""Capacity for the demand that comes while a replica starts, with the margin that the objective takes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from math import exp
+from statistics import NormalDist
+
+from autoscaler.decide.contest import Bounds, Contest
+from autoscaler.decide.correction import Correction
+from autoscaler.decide.observation import Quality
+from autoscaler.decide.outlook import Outlook
+from autoscaler.decide.predictor import Expectation
+from autoscaler.decide.predictors import PREDICTORS
+from autoscaler.decide.recommender import Proposal, Situation
+from autoscaler.policy.pools import PoolSettings
+
+_NORMAL = NormalDist()
+_AIM = 0.85
+"""Share of the objective's misses to aim at: misses come in bursts, and a week's sum scatters by that much."""
+SLACK = 0.25
+"""Replicas by which demand may exceed or fall short of a size before the size changes: without it every tick changes
+something where demand lies between two sizes."""
+_DAY_S = 86_400.0
+_STEPS = 5
+"""Points at which a forecast is looked at between now and the end of the payback time."""
+
+
+class OutlookView:
+    """A forecast at the horizons that matter now."""
+
+    def __init__(self, outlook: Outlook, now: float, ahead_s: tuple[float, ...]) -> None:
+        self._outlook, self._now, self._ahead_s = outlook, now, ahead_s
+
+    def level(self, z: float) -> float:
+        quantile = min(0.9995, max(0.0005, _NORMAL.cdf(z)))
+        return max(self._outlook.at(ahead, quantile, self._now) for ahead in self._ahead_s)
+
+
+class Predictive:
+    """Learns which prediction is worth its money (`decide.contest`), and by how much reality disagrees."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        names = (*PREDICTORS, "forecast")
+        self._predictors = {name: make() for name, make in PREDICTORS.items()}
+        self.contest = Contest(names, settings.predictive.memory_s)
+        self.correction = Correction()
+        self._daily: deque[tuple[float, float]] = deque()
+        """Decreasing maxima of demand over a day."""
+        self.used = ""
+        self.band: tuple[float, float, float] | None = None
+        """Demand expected at the lead time: middle, what is provisioned for, and the cap."""
+        self.score = 0.0
+
+    def propose(self, situation: Situation) -> Proposal:
+        settings, now = situation.settings, situation.now
+        rate, unit = situation.reading.units_per_s, situation.per_replica
+        self.band = None
+        if not settings.predictive.enabled:
+            return Proposal("predictive", 0.0, 0.0, "turned off")
+        if unit is None:
+            return Proposal("predictive", 0.0, None, "the capacity of a replica is not known yet")
+        outlook = situation.outlook
+        usable = outlook is not None and outlook.valid() and outlook.reach(now) > 0.0
+        if rate is None:
+            return self._blind(situation, unit, outlook if usable else None)
+        ahead = (situation.lead.p50_s, situation.lead.p95_s)
+        expected = self._expect(rate, now, ahead, outlook if usable else None)
+        bounds = Bounds(
+            settings.min_replicas,
+            max(settings.max_replicas, settings.min_replicas),
+            settings.down.hold_s,
+            _mean_s(situation),
+            SLACK,
+        )
+        self.contest.observe(rate, unit, expected, _AIM * situation.objective, now, bounds)
+        self.correction.observe(situation.reading, _AIM * situation.objective, now)
+        return self._answer(situation, rate, unit, expected, outlook if usable else None)
+
+    def _answer(
+        self,
+        situation: Situation,
+        rate: float,
+        unit: float,
+        expected: Mapping[str, Expectation],
+        outlook: Outlook | None,
+    ) -> Proposal:
+        settings = situation.settings
+        name = self.contest.chosen if self.contest.chosen in expected else "last_value"
+        if name == "forecast" and outlook is not None and not outlook.trusted:
+            name = "momentum"
+        expectation = expected.get(name) or expected["last_value"]
+        self.used = name
+        self.score = self.contest.score(name) + self.correction.offset
+        fixed = settings.predictive.margin
+        level = expectation.level(self.score) if fixed is None else fixed * expectation.level(0.0)
+        cap = settings.predictive.growth * self._daily[0][1]
+        level = min(level, cap)
+        self.band = (expectation.level(0.0), level, cap)
+        want = level / unit
+        keep = want
+        if name == "forecast" and outlook is not None:
+            keep = max(keep, min(cap, self._later(outlook, situation, fixed)) / unit)
+        reason = f"{level:.3g}/s expected in {situation.lead.p95_s:.0f} s by {name}, now {rate:.3g}/s"
+        return Proposal("predictive", max(0.0, want - SLACK), keep + SLACK, reason)
+
+    def _later(self, outlook: Outlook, situation: Situation, fixed: float | None) -> float:
+        """Middle of the forecast until a replica stopped now would have paid back its stop: above it, keep."""
+        down = situation.settings.down
+        span_s = min(outlook.reach(situation.now), situation.lead.p95_s + down.payback_s)
+        middle = max(outlook.at(span_s * step / _STEPS, 0.5, situation.now) for step in range(1, _STEPS + 1))
+        return middle * (fixed or 1.0)
+
+    def _expect(
+        self, rate: float, now: float, ahead: tuple[float, float], outlook: Outlook | None
+    ) -> dict[str, Expectation]:
+        while self._daily and self._daily[-1][1] <= rate:
+            self._daily.pop()
+        self._daily.append((now, rate))
+        while self._daily[0][0] < now - _DAY_S:
+            self._daily.popleft()
+        expected: dict[str, Expectation] = {}
+        for name, predictor in self._predictors.items():
+            predictor.observe(rate, now)
+            expectation = predictor.expect(now, ahead[0])
+            if expectation is not None:
+                expected[name] = expectation
+        if outlook is not None:
+            expected["forecast"] = OutlookView(outlook, now, ahead)
+        return expected
+
+    def _blind(self, situation: Situation, unit: float, outlook: Outlook | None) -> Proposal:
+        """Demand is not known. A trusted forecast may still raise; nothing may lower."""
+        why = next((str(q) for name, q in situation.reading.bad.items() if name.endswith("_per_s")), Quality.MISSING)
+        if outlook is None or not outlook.trusted or not self._daily:
+            return Proposal("predictive", 0.0, None, f"demand is {why}")
+        view = OutlookView(outlook, situation.now, (situation.lead.p50_s, situation.lead.p95_s))
+        level = min(
+            view.level(self.contest.score("forecast")), situation.settings.predictive.growth * self._daily[0][1]
+        )
+        return Proposal("predictive", level / unit - SLACK, None, f"demand is {why}; the forecast says {level:.3g}/s")
+
+    def recall(self, rates: list[tuple[float, float]], situation: Situation, outlooks: Mapping[float, Outlook]) -> None:
+        """Live through the past on paper: (monotonic instant, demand) in order, and what was forecast when."""
+        unit = situation.per_replica
+        if unit is None:
+            return
+        settings = situation.settings
+        bounds = Bounds(settings.min_replicas, settings.max_replicas, settings.down.hold_s, _mean_s(situation), SLACK)
+        ahead = (situation.lead.p50_s, situation.lead.p95_s)
+        outlook: Outlook | None = None
+        for at, rate in rates:
+            outlook = outlooks.get(at, outlook)
+            usable = outlook is not None and outlook.reach(at) > 0.0
+            expected = self._expect(rate, at, ahead, outlook if usable else None)
+            self.contest.observe(rate, unit, expected, _AIM * situation.objective, at, bounds)
+
+    def state(self) -> dict[str, object]:
+        return {"contest": self.contest.state(), "offset": self.correction.offset}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        contest, offset = state.get("contest"), state.get("offset")
+        if isinstance(contest, Mapping):
+            self.contest.restore(contest)
+        if isinstance(offset, int | float):
+            self.correction.restore(float(offset))
+
+
+def _mean_s(situation: Situation) -> float:
+    """Mean start-up time, for shadow pools: mean of the lognormal."""
+    lead = situation.lead
+    return min(exp(lead.mu + 0.5 * lead.sigma**2), lead.p95_s)
