@@ -19,9 +19,9 @@ def _loaded(document: object) -> Mapping[str, object] | None:
 
 
 _SLOTS = 2.0
-"""Requests run at once: 1 by default today (`OLLAMA_NUM_PARALLEL`), up to 4 by older versions' own choice. Too high a number
-hides requests in a queue that nobody sees: 16 at once were once all sent to one of two idle servers. Too low a number
-costs little, as a short queue is kept behind the slots; `max_in_flight` is the operator's cap."""
+"""Requests run at once: 1 by default today (`OLLAMA_NUM_PARALLEL`), up to 4 by choice of older versions. Too many
+would hide requests in a queue that nobody sees (16 at once went to one of two idle servers); too few cost little, as
+a short queue is kept behind the slots. `max_in_flight` is the operator's cap."""
 
 
 OLLAMA = RuntimeSpec(
