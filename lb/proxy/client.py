@@ -58,7 +58,7 @@ class ClientConnection(asyncio.Protocol):
         self._body: BodyReader | None = None
         self._pieces: list[bytes] = []
         self._last = False
-        """No request can follow: the client has sent FIN, or bytes behind a chunked body hide where the next starts."""
+        """No request can follow: FIN came, or bytes behind a chunked body hide where the next begins."""
         self._window_bytes = 0
         self._unsent: int | None = None
         self._paused = False
@@ -71,10 +71,8 @@ class ClientConnection(asyncio.Protocol):
         self.http11 = True
         self.tunnelling = False
         self.upload_began = False
-        self.known_auth: object = None
-        """The credentials that were accepted last on this connection, whose they are, and who said so."""
-        self.known_by: object = None
-        self.known_key: KeySettings | None = None
+        self.accepted: tuple[object, object, KeySettings | None] = (None, None, None)
+        """The credentials that were accepted last on this connection, who said so, and whose they are."""
         self.deadline_at = NEVER
         self.bucket_at = NEVER
 
@@ -369,14 +367,12 @@ class ClientConnection(asyncio.Protocol):
         self._context.flush()
         self._buffer.clear()
         self._window_bytes = 0
-        if self.transport.is_closing():
-            return
-        self.reading(True)
-        if self.transport.can_write_eof():
+        if not self.transport.can_write_eof():
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.reading(True)
             self.transport.write_eof()
             self._set_deadline(_LINGER_S)
-        else:
-            self.transport.close()
 
     def reset(self) -> None:
         """Close with a reset, after what the kernel has taken."""
@@ -390,12 +386,9 @@ class ClientConnection(asyncio.Protocol):
             self.close_after_flush()
 
     def reading(self, on: bool) -> None:
-        if on and self._paused:
-            self._paused = False
-            self.transport.resume_reading()
-        elif not on and not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
+        if on == self._paused:
+            self._paused = not on
+            self.transport.resume_reading() if on else self.transport.pause_reading()
 
     def _set_deadline(self, delay_s: float) -> None:
         self._context.deadlines.set(self, self._context.loop.time() + delay_s)

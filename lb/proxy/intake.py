@@ -97,8 +97,9 @@ def admit(
 
 
 def _authenticate(context: ProxyContext, client: ClientConnection, head: Head) -> KeySettings | None:
-    if client.known_auth is head.auth and client.known_by is context.authenticator:
-        return client.known_key
+    auth, authenticator, known = client.accepted
+    if auth is head.auth and authenticator is context.authenticator:
+        return known
     said: dict[bytes, bytes] = {}
     for name, value in head.auth:
         if name in said:
@@ -112,7 +113,7 @@ def _authenticate(context: ProxyContext, client: ClientConnection, head: Head) -
         now=context.loop.time(),
     )
     if not head.forwarded:  # else the source may differ from request to request
-        client.known_auth, client.known_by, client.known_key = head.auth, context.authenticator, key
+        client.accepted = (head.auth, context.authenticator, key)
     return key
 
 
