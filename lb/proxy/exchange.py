@@ -199,7 +199,10 @@ class Exchange:
         self.client.exchange_done(close)
 
     def response_data(self, connection: UpstreamConnection, head: bool, body: bytes, complete: bool) -> None:
-        relay = self._relay
+        relay, ticket = self._relay, self.ticket
+        assert ticket is not None
+        if relay is not None and body and not (head or complete) and relay.stream(ticket, body):
+            return
         if head:
             self.status = connection.status
             relay = self._relay = Relay(self._context, self.client, self.surface)
@@ -218,8 +221,6 @@ class Exchange:
             if not body and not complete:
                 return  # the head waits for something behind it: until then another replica can still be tried
             relay.start(connection, self.info.id, self._must_close(complete), self.plan.head.method == "HEAD")
-        ticket = self.ticket
-        assert ticket is not None
         ticket.bytes_out += len(body)
         if not relay.streaming:
             if not ticket.first_byte_at:
