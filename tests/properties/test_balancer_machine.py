@@ -200,6 +200,9 @@ class BalancerMachine(RuleBasedStateMachine):
         number=st.integers(0, 999), outcome=st.sampled_from(Outcome), status=st.sampled_from((0, 429, 500, 502, 503)),
         rest=st.sampled_from((None, 0.0, 3.0)),
     )  # fmt: skip
+    def try_again(self, number: int, outcome: Outcome, status: int, rest: float | None) -> None:
+        self.retry(number, outcome, status, rest)
+
     def retry(self, number: int, outcome: Outcome, status: int, rest: float | None) -> None:
         ticket = self.pick(self.routed(), number)
         if ticket.first_byte_at:
@@ -225,6 +228,12 @@ class BalancerMachine(RuleBasedStateMachine):
             assert ticket.state is TicketState.FINISHED
             del self.open[ticket]
             self.rejected += 1
+
+    @precondition(lambda self: self.routed())
+    @rule(number=st.integers(0, 999))
+    def refused(self, number: int) -> None:
+        """The most usual reason for a second try."""
+        self.retry(number, Outcome.CONNECT_FAILED, 0, None)
 
     # ------------------------------------------------------------------ the world
 
@@ -374,5 +383,5 @@ class BalancerMachine(RuleBasedStateMachine):
 
 TestBalancerMachine = BalancerMachine.TestCase
 TestBalancerMachine.settings = settings(
-    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
