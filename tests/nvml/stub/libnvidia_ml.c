@@ -1,6 +1,7 @@
 /* A libnvidia-ml.so.1 whose answers are scripted. Built by the tests with the C compiler, loaded by the real pynvml.
  *
- * Script, one command a line (stub_command, or the file named by NVML_STUB_SCRIPT when the library is loaded):
+ * Script, one command a line (stub_command, the file named by NVML_STUB_SCRIPT when the library is loaded, and the one named
+ * by NVML_STUB_LIVE before each step after which it is another file, for processes that a test cannot call into):
  *   gpus <n>                                   number of cards
  *   on <function> [gpu=<i>] [from=<step>] [to=<step>] [ret=<code>] [hang_ms=<n>] [v0=<u64>] [v1=..] [v2=..] [v3=..]
  *   uuid <gpu> <text> [from=<step>]            the card's UUID from that step on
@@ -18,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 typedef unsigned int u32;
@@ -137,14 +139,23 @@ long stub_step(void) { return step; }
 long stub_calls(void) { return calls; }
 int stub_event_sets(void) { return event_sets; }
 
-__attribute__((constructor)) static void load(void) {
-    stub_reset();
-    const char *path = getenv("NVML_STUB_SCRIPT");
+static void run_script(const char *path) {
     FILE *file = path ? fopen(path, "r") : NULL;
     char line[512];
     while (file && fgets(line, sizeof line, file))
         if (stub_command(line)) { fprintf(stderr, "nvml stub: bad line: %s", line); abort(); }
     if (file) fclose(file);
+}
+
+__attribute__((constructor)) static void load(void) { stub_reset(); run_script(getenv("NVML_STUB_SCRIPT")); }
+
+static void run_live_script(void) {
+    static ino_t seen;
+    const char *path = getenv("NVML_STUB_LIVE");
+    struct stat now;
+    if (!path || stat(path, &now) || now.st_ino == seen) return;
+    seen = now.st_ino;
+    run_script(path);
 }
 
 /* The rule for this call, after its hang; *ret is what the function must return. */
@@ -179,6 +190,7 @@ int nvmlSystemGetDriverVersion(char *text, u32 size) {
     snprintf(text, size, "%s", STUB_VERSION); return 0;
 }
 int nvmlDeviceGetCount_v2(u32 *count) {
+    run_live_script();
     step++;
     ENTER((device_t *)0); *count = (u32)V(0, gpu_count); return 0;
 }
