@@ -19,6 +19,8 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Request(NamedTuple):
+    """One whole request."""
+
     method: bytes
     path: bytes
     """Without query."""

@@ -10,6 +10,8 @@ from autoscaler.mock.errors import FaultError
 
 
 class FaultKind(StrEnum):
+    """The ways there are, by the words of the control path."""
+
     NONE = "none"
     HANG = "hang"
     """Accepts and answers nothing, on any path; running streams fall silent."""

@@ -49,11 +49,15 @@ class SimRequest(NamedTuple):
 
 
 class EventKind(StrEnum):
+    """What a replica tells of a request."""
+
     FIRST_TOKEN = "first_token"  # noqa: S105 - not a secret
     FINISHED = "finished"
 
 
 class ReplicaEvent(NamedTuple):
+    """One such moment of one request."""
+
     kind: EventKind
     request_id: Hashable
     at_s: float
