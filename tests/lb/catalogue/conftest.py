@@ -22,8 +22,21 @@ async def make_world() -> AsyncIterator[MakeWorld]:
     """Starts proxies with scripted replicas; checks the invariants of the catalogue when the row is over."""
     worlds: list[World] = []
 
-    async def make(*, replicas: int = 1, control: bool = True, **sections: Any) -> World:
-        world = World(lb_settings(**sections), replicas, control=control)
+    async def make(
+        *,
+        replicas: int = 1,
+        control: bool = True,
+        control_headers: str = "",
+        upstream_key: str | None = None,
+        **sections: Any,
+    ) -> World:
+        world = World(
+            lb_settings(**sections),
+            replicas,
+            control=control,
+            control_headers=control_headers,
+            upstream_key=upstream_key,
+        )
         worlds.append(world)
         return await world.start()
 

@@ -13,6 +13,7 @@ from itertools import product
 BODY = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'
 SMUGGLED = b"POST /v1/completions?smuggled HTTP/1.1\r\nHost: evil\r\nContent-Length: 0\r\n\r\n"
 CHUNKED_BODY = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+EXTENDED_BODY = b"".join(b"1;x=y\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\n"
 HOST = b"Host: tidegate.test\r\n"
 
@@ -30,50 +31,66 @@ def _request(*lines: bytes, line: bytes = LINE, host: bytes = HOST, body: bytes 
 
 LENGTH = b"Content-Length: %d" % len(BODY)
 NAME_SPELLINGS = [
-    b"%b", b"%b ", b" %b", b"\t%b", b"%b\t", b"x%b", b"%bx", b"%b\x00", b"\x00%b", b"%b\x0b", b"\x0c%b", b"%b\xa0", b"\xef\xbb\xbf%b",
-    b'"%b"', b"%b:", b":%b", b"%b\r", b"%b\n", b"X: y\n%b", b"X: y\r%b", b"X:\r\n%b", b"X: y\r\n %b", b"%b\\", b"(%b)",
+    b"%b", b"%b ", b" %b", b"\t%b", b"%b\t", b"x%b", b"%bx", b"%b\x00", b"\x00%b", b"%b\x0b", b"\x0c%b", b"%b\xa0",
+    b"\xef\xbb\xbf%b", b'"%b"', b"%b:", b":%b", b"%b\r", b"%b\n", b"X: y\n%b", b"X: y\r%b", b"X:\r\n%b",
+    b"X: y\r\n %b", b"%b\\", b"(%b)",
 ]  # fmt: skip
 LENGTH_VALUES = [
-    b"%d", b"+%d", b"-%d", b" %d", b"%d ", b"\t%d", b"0%d", b"0x%d", b"%d,%d", b"%d, %d", b"%d;", b"%d.0", b"%de0", b"%d_0", b"'%d'",
-    b'"%d"', b"%d\x00", b"\x00%d", b"%d\x0b", b"%d a", b"%d\xd9\xa0", b"1%d", b"1%d%d%d%d%d%d%d%d%d%d",
+    b"%d", b"+%d", b"-%d", b" %d", b"%d ", b"\t%d", b"0%d", b"0x%d", b"%d,%d", b"%d, %d", b"%d;", b"%d.0", b"%de0",
+    b"%d_0", b"'%d'", b'"%d"', b"%d\x00", b"\x00%d", b"%d\x0b", b"%d a", b"%d\xd9\xa0", b"1%d",
+    b"1%d%d%d%d%d%d%d%d%d%d",
 ]  # fmt: skip
 ENCODINGS = [
-    b"chunked", b"Chunked", b"CHUNKED", b" chunked", b"chunked ", b"\tchunked", b"xchunked", b"chunkedx", b"chunked, chunked",
-    b"chunked,chunked", b"gzip, chunked", b"chunked, gzip", b"identity", b"identity, chunked", b"chunked, identity", b"chunked;q=1",
-    b"chunked; a=b", b",chunked", b"chunked,", b", chunked", b"\x0bchunked", b"chunked\x0b", b"\x0cchunked", b"chunked\x00", b"\x00chunked",
-    b'"chunked"', b"'chunked'", b"chunk ed", b"chu\tnked", b"chunked\xa0", b"\xc2\xa0chunked", b"cow", b"", b" ", b"trailers", b"x",
-    b"chunked\r\n\tx", b"\r\n chunked", b"chunked\nX: y", b"chunked\rX: y", b"chun\xe2\x80\x8bked", b"[chunked]", b"chunked=1",
+    b"chunked", b"Chunked", b"CHUNKED", b" chunked", b"chunked ", b"\tchunked", b"xchunked", b"chunkedx",
+    b"chunked, chunked", b"chunked,chunked", b"gzip, chunked", b"chunked, gzip", b"identity", b"identity, chunked",
+    b"chunked, identity", b"chunked;q=1", b"chunked; a=b", b",chunked", b"chunked,", b", chunked", b"\x0bchunked",
+    b"chunked\x0b", b"\x0cchunked", b"chunked\x00", b"\x00chunked", b'"chunked"', b"'chunked'", b"chunk ed",
+    b"chu\tnked", b"chunked\xa0", b"\xc2\xa0chunked", b"cow", b"", b" ", b"trailers", b"x", b"chunked\r\n\tx",
+    b"\r\n chunked", b"chunked\nX: y", b"chunked\rX: y", b"chun\xe2\x80\x8bked", b"[chunked]", b"chunked=1",
 ]  # fmt: skip
 LOOK_ALIKES = [
-    b"Transfer_Encoding: chunked", b"transfer_encoding: chunked", b"Content_Length: 5", b"Transfer-Encoding_: chunked",
-    b"Transfer.Encoding: chunked", b"TransferEncoding: chunked", b"Content-Length_: 5", b"Contentlength: 5", b"Content_length: 0",
-    b"X-Transfer-Encoding: chunked", b"X_Forwarded_For: 1.1.1.1", b"HTTP-Content-Length: 5", b"Transfer-Encoding\\: chunked",
-    b"Upgrade_: h2c", b"Connection_: close", b"TE_: trailers",
+    b"Transfer_Encoding: chunked", b"transfer_encoding: chunked", b"Content_Length: 5",
+    b"Transfer-Encoding_: chunked", b"Transfer.Encoding: chunked", b"TransferEncoding: chunked",
+    b"Content-Length_: 5", b"Contentlength: 5", b"Content_length: 0", b"X-Transfer-Encoding: chunked",
+    b"X_Forwarded_For: 1.1.1.1", b"HTTP-Content-Length: 5", b"Transfer-Encoding\\: chunked", b"Upgrade_: h2c",
+    b"Connection_: close", b"TE_: trailers",
 ]  # fmt: skip
 HOSTS = [
-    b"", b"Host:\r\n", b"Host: \r\n", b"Host: a\r\nHost: b\r\n", b"Host: a\r\nhost: a\r\n", b"Host: a,b\r\n", b"Host: a b\r\n", b"Host: a@b\r\n",
-    b"Host: a/b\r\n", b"Host: a?b\r\n", b"Host: a#b\r\n", b"Host: a\\b\r\n", b"Host: a:b\r\n", b"Host: a:1:2\r\n", b"Host: [::1\r\n",
-    b"Host: ::1\r\n", b"Host: \x00a\r\n", b"Host: a\x00\r\n", b"Host: \xff\r\n", b"Host : a\r\n", b" Host: a\r\n", b"Host: a\r\n b\r\n", b"Host: a\tb\r\n",
-    b"Host: http://a\r\n", b"Host: <a>\r\n", b"X-Host: a\r\n", b"H\x6fst: a\r\n", b"Host_: a\r\n", b"Host: a;b\r\n", b'Host: "a"\r\n',
+    b"", b"Host:\r\n", b"Host: \r\n", b"Host: a\r\nHost: b\r\n", b"Host: a\r\nhost: a\r\n", b"Host: a,b\r\n",
+    b"Host: a b\r\n", b"Host: a@b\r\n", b"Host: a/b\r\n", b"Host: a?b\r\n", b"Host: a#b\r\n", b"Host: a\\b\r\n",
+    b"Host: a:b\r\n", b"Host: a:1:2\r\n", b"Host: [::1\r\n", b"Host: ::1\r\n", b"Host: \x00a\r\n",
+    b"Host: a\x00\r\n", b"Host: \xff\r\n", b"Host : a\r\n", b" Host: a\r\n", b"Host: a\r\n b\r\n",
+    b"Host: a\tb\r\n", b"Host: http://a\r\n", b"Host: <a>\r\n", b"X-Host: a\r\n", b"H\x6fst: a\r\n",
+    b"Host_: a\r\n", b"Host: a;b\r\n", b'Host: "a"\r\n',
 ]  # fmt: skip
 CHUNK_BODIES = [
-    b"5\r\nhello\r\n0\r\n\r\n", b"5\nhello\r\n0\r\n\r\n", b"5\r\nhello\n0\r\n\r\n", b"5\r\nhello\r\n0\n\n", b"5\rhello\r\n0\r\n\r\n", b"5\r\nhello\r\r\n0\r\n\r\n",
-    b"5\r\nhello0\r\n\r\n", b"5\r\nhelloX\r\n0\r\n\r\n", b"4\r\nhello\r\n0\r\n\r\n", b"6\r\nhello\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n",
-    b"-5\r\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n", b"5_\r\nhello\r\n0\r\n\r\n", b" 5\r\nhello\r\n0\r\n\r\n", b"5 \r\nhello\r\n0\r\n\r\n", b"5\t\r\nhello\r\n0\r\n\r\n",
-    b"\r\nhello\r\n0\r\n\r\n", b"g\r\nhello\r\n0\r\n\r\n", b"5;\r\nhello\r\n0\r\n\r\n", b"5;a\r\nhello\r\n0\r\n\r\n", b"5;a=b\r\nhello\r\n0\r\n\r\n", b"5; a=b\r\nhello\r\n0\r\n\r\n",
-    b'5;a="b\r\n"\r\nhello\r\n0\r\n\r\n', b"5;a\x00\r\nhello\r\n0\r\n\r\n", b"5;a\nb\r\nhello\r\n0\r\n\r\n", b"5;a\rb\r\nhello\r\n0\r\n\r\n", b"5 ;a\r\nhello\r\n0\r\n\r\n",
-    b"00000005\r\nhello\r\n0\r\n\r\n", b"0000000000000005\r\nhello\r\n0\r\n\r\n", b"00000000000000000005\r\nhello\r\n0\r\n\r\n", b"10000000000000005\r\nhello\r\n0\r\n\r\n",
-    b"ffffffffffffffff\r\nhello\r\n0\r\n\r\n", b"7fffffffffffffff\r\nhello\r\n", b"5\r\nhello\r\n0\r\nX: y\r\n\r\n", b"5\r\nhello\r\n0\r\nContent-Length: 5\r\n\r\n",
-    b"5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n", b"5\r\nhello\r\n0\r\nX : y\r\n\r\n", b"5\r\nhello\r\n0\r\n X: y\r\n\r\n", b"5\r\nhello\r\n0\r\nX: y\n\r\n", b"5\r\nhello\r\n0\r\n\n",
-    b"5\r\nhello\r\n00\r\n\r\n", b"5\r\nhello\r\n0;x\r\n\r\n", b"5\r\nhello\r\n0 \r\n\r\n", b"0\r\n\r\n", b"0\n\n", b"0\r\n", b"", b"5\r\nhel",
+    b"5\r\nhello\r\n0\r\n\r\n", b"5\nhello\r\n0\r\n\r\n", b"5\r\nhello\n0\r\n\r\n", b"5\r\nhello\r\n0\n\n",
+    b"5\rhello\r\n0\r\n\r\n", b"5\r\nhello\r\r\n0\r\n\r\n", b"5\r\nhello0\r\n\r\n", b"5\r\nhelloX\r\n0\r\n\r\n",
+    b"4\r\nhello\r\n0\r\n\r\n", b"6\r\nhello\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n",
+    b"-5\r\nhello\r\n0\r\n\r\n", b"0x5\r\nhello\r\n0\r\n\r\n", b"5_\r\nhello\r\n0\r\n\r\n",
+    b" 5\r\nhello\r\n0\r\n\r\n", b"5 \r\nhello\r\n0\r\n\r\n", b"5\t\r\nhello\r\n0\r\n\r\n",
+    b"\r\nhello\r\n0\r\n\r\n", b"g\r\nhello\r\n0\r\n\r\n", b"5;\r\nhello\r\n0\r\n\r\n",
+    b"5;a\r\nhello\r\n0\r\n\r\n", b"5;a=b\r\nhello\r\n0\r\n\r\n", b"5; a=b\r\nhello\r\n0\r\n\r\n",
+    b'5;a="b\r\n"\r\nhello\r\n0\r\n\r\n', b"5;a\x00\r\nhello\r\n0\r\n\r\n", b"5;a\nb\r\nhello\r\n0\r\n\r\n",
+    b"5;a\rb\r\nhello\r\n0\r\n\r\n", b"5 ;a\r\nhello\r\n0\r\n\r\n", b"00000005\r\nhello\r\n0\r\n\r\n",
+    b"0000000000000005\r\nhello\r\n0\r\n\r\n", b"00000000000000000005\r\nhello\r\n0\r\n\r\n",
+    b"10000000000000005\r\nhello\r\n0\r\n\r\n", b"ffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+    b"7fffffffffffffff\r\nhello\r\n", b"5\r\nhello\r\n0\r\nX: y\r\n\r\n",
+    b"5\r\nhello\r\n0\r\nContent-Length: 5\r\n\r\n", b"5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"5\r\nhello\r\n0\r\nX : y\r\n\r\n", b"5\r\nhello\r\n0\r\n X: y\r\n\r\n", b"5\r\nhello\r\n0\r\nX: y\n\r\n",
+    b"5\r\nhello\r\n0\r\n\n", b"5\r\nhello\r\n00\r\n\r\n", b"5\r\nhello\r\n0;x\r\n\r\n",
+    b"5\r\nhello\r\n0 \r\n\r\n", b"0\r\n\r\n", b"0\n\n", b"0\r\n", b"", b"5\r\nhel",
     b"5\xd9\xa5\r\nhello\r\n0\r\n\r\n", b"0\r\nX\r\n\r\n", b"5\r\nhello\r\n0\r\n\r", b"5\r\nhello\r\n-0\r\n\r\n",
 ]  # fmt: skip
 TARGETS = [
-    b"/v1/chat/completions", b"/v1//chat/completions", b"/v1/./chat/completions", b"/v1/../v1/chat/completions", b"//v1/chat/completions", b"/v1/chat/completions/",
-    b"/v1/chat%2fcompletions", b"/v1/chat/%63ompletions", b"/v1/chat/completions%00", b"/v1/chat/completions%20", b"/v1/chat/completions;x", b"/v1/chat/completions?%0d%0aX: y",
-    b"/v1/chat/completions#x", b"/v1/chat/completions\\", b"/v1\\chat", b"/v1/chat completions", b"/v1/chat\tcompletions", b"/v1/\x00", b"/v1/\xff", b"*", b"",
-    b"http://evil/v1/chat/completions", b"https://evil/v1/chat/completions", b"http://a@evil/v1/chat/completions", b"http:///v1/chat/completions", b"evil:80", b"evil", b"?x",
-    b"/v1/chat/completions?" + b"a" * 9000, b"/metrics", b"/flush_cache", b"/update_weights_from_disk", b"/v1/chat/completions/../../metrics", b"/%2e%2e/metrics",
+    b"/v1/chat/completions", b"/v1//chat/completions", b"/v1/./chat/completions", b"/v1/../v1/chat/completions",
+    b"//v1/chat/completions", b"/v1/chat/completions/", b"/v1/chat%2fcompletions", b"/v1/chat/%63ompletions",
+    b"/v1/chat/completions%00", b"/v1/chat/completions%20", b"/v1/chat/completions;x",
+    b"/v1/chat/completions?%0d%0aX: y", b"/v1/chat/completions#x", b"/v1/chat/completions\\", b"/v1\\chat",
+    b"/v1/chat completions", b"/v1/chat\tcompletions", b"/v1/\x00", b"/v1/\xff", b"*", b"",
+    b"http://evil/v1/chat/completions", b"https://evil/v1/chat/completions", b"http://a@evil/v1/chat/completions",
+    b"http:///v1/chat/completions", b"evil:80", b"evil", b"?x", b"/v1/chat/completions?" + b"a" * 9000, b"/metrics",
+    b"/flush_cache", b"/update_weights_from_disk", b"/v1/chat/completions/../../metrics", b"/%2e%2e/metrics",
 ]  # fmt: skip
 METHODS = [
     b"GET",
@@ -94,12 +111,14 @@ METHODS = [
     b"",
 ]
 VERSIONS = [
-    b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/9.9", b"http/1.1", b"HTTP/1.", b"HTTP/1", b"HTTP/1.10", b"HTTP/01.1", b"HTTP /1.1", b"HTTP/1.1 ", b"HTTP/ 1.1",
-    b"HTP/1.1", b"", b"HTTP/1.1\x00", b"HTTP/1,1", b"HTTPS/1.1", b"HTTP/-1.1", b"HTTP/1.1.1", b"ICY/1.0",
+    b"HTTP/1.1", b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/9.9", b"http/1.1", b"HTTP/1.", b"HTTP/1",
+    b"HTTP/1.10", b"HTTP/01.1", b"HTTP /1.1", b"HTTP/1.1 ", b"HTTP/ 1.1", b"HTP/1.1", b"", b"HTTP/1.1\x00",
+    b"HTTP/1,1", b"HTTPS/1.1", b"HTTP/-1.1", b"HTTP/1.1.1", b"ICY/1.0",
 ]  # fmt: skip
 CONNECTIONS = [
-    b"close", b"keep-alive", b"Upgrade", b"upgrade, close", b"content-length", b"host", b"transfer-encoding", b"close, content-length", b"x-nominated", b"te", b"authorization",
-    b"close\x00", b"close, close", b",", b"\xff", b"keep-alive, transfer-encoding, host",
+    b"close", b"keep-alive", b"Upgrade", b"upgrade, close", b"content-length", b"host", b"transfer-encoding",
+    b"close, content-length", b"x-nominated", b"te", b"authorization", b"close\x00", b"close, close", b",", b"\xff",
+    b"keep-alive, transfer-encoding, host",
 ]  # fmt: skip
 
 
@@ -197,7 +216,7 @@ def compliant() -> Iterator[Payload]:
             _request(b"CONTENT-LENGTH:  %d \t" % len(BODY)),
             _request(b"Transfer-Encoding: chunked", body=CHUNKED_BODY),
             _request(b"transfer-encoding:Chunked", body=CHUNKED_BODY),
-            _request(b"Transfer-Encoding: chunked", body=b"".join(b"1;x=y\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"),
+            _request(b"Transfer-Encoding: chunked", body=EXTENDED_BODY),
             _request(LENGTH, b"X-Empty:"),
             _request(LENGTH, b"X-Latin: caf\xe9"),
             _request(LENGTH, b"X-Tab: a\tb"),

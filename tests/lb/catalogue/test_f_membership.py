@@ -12,7 +12,7 @@ from lb.errors import Reason
 from lb.runtime import ProbeResult, ProbeStatus
 from tests.lb.catalogue.client import chat
 from tests.lb.catalogue.conftest import MakeWorld
-from tests.lb.catalogue.test_e_upstreams import ask_many, assert_cut_with_error, hang, is_out
+from tests.lb.catalogue.rows import ask_many, assert_cut_with_error, hang, is_out
 from tests.lb.catalogue.upstream import STREAM_HEAD, Connection, Upstream, chunk, event, stream
 from tests.lb.catalogue.wire import Request
 from tests.lb.catalogue.world import World, eventually

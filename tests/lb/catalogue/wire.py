@@ -19,8 +19,9 @@ _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
 _HOST = re.compile(rb"[A-Za-z0-9._~-]+(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?")
 SENSITIVE = frozenset(
     {
-        "host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer", "authorization",
-        "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded", "x-api-key", "api-key",
+        "host", "content-length", "transfer-encoding", "connection", "upgrade", "expect", "te", "trailer",
+        "authorization", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-real-ip", "forwarded",
+        "x-api-key", "api-key",
     }
 )  # fmt: skip
 """Names that decide framing, or who is believed to ask."""

@@ -90,9 +90,19 @@ async def eventually(condition: Callable[[], object], timeout_s: float = 5.0, wh
 class World:
     """Made by the fixture `make_world`."""
 
-    def __init__(self, settings: LbSettings, replicas: int, *, control: bool = True) -> None:
+    def __init__(
+        self,
+        settings: LbSettings,
+        replicas: int,
+        *,
+        control: bool = True,
+        control_headers: str = "",
+        upstream_key: str | None = None,
+    ) -> None:
         """`control` False: no replica of its own for the control client, which then asks for what is answered here.
         For rows whose requests name no model, and so might go to that replica."""
+        self._control_headers = control_headers
+        self._upstream_key = upstream_key
         self.settings = settings
         self._with_control = control
         self.upstreams = [Upstream() for _ in range(replicas)]
@@ -124,7 +134,13 @@ class World:
             self.gateway.set_source("zz-control", [self.endpoint(self._control_upstream, (CONTROL_MODEL,))])
         for endpoint in self.gateway.endpoints():
             self.ready(endpoint.id)
-        self.server = ProxyServer(self.gateway, self.settings, self.recorder, Authenticator(self.settings.keys))
+        self.server = ProxyServer(
+            self.gateway,
+            self.settings,
+            self.recorder,
+            Authenticator(self.settings.keys),
+            upstream_key=self._upstream_key,
+        )
         [self.address] = await self.server.start("127.0.0.1", 0)
         self._control_task = asyncio.create_task(self._control())
         return self
@@ -166,11 +182,13 @@ class World:
     async def _control(self) -> None:
         """I2: whatever the row does, another client gets its answers."""
         self.control_answers: list[int] = []
+        headers = self._control_headers
+        question = chat(model=CONTROL_MODEL, headers=headers) if self._with_control else get("/v1/models", headers)
         client: Client | None = None
         while True:
             if client is None:
                 client = await self.client()
-            await client.send(chat(model=CONTROL_MODEL) if self._with_control else get("/v1/models"))
+            await client.send(question)
             response = await client.response(timeout_s=CONTROL_S)
             if response is None:
                 client.close()
@@ -225,10 +243,8 @@ class World:
         with contextlib.suppress(AssertionError):
             await eventually(given_back, 0.3)
         gc.collect()
-        await eventually(
-            given_back,
-            what=f"I3: fds {sorted(set(open_fds().items()) - set(self._fds.items()))}, tasks {other_tasks() - self._tasks}",
-        )
+        kept = sorted(set(open_fds().items()) - set(self._fds.items()))
+        await eventually(given_back, what=f"I3: fds {kept}, tasks {other_tasks() - self._tasks}")
 
 
 def lb_settings(**sections: Any) -> LbSettings:

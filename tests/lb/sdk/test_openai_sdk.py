@@ -17,7 +17,7 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 def test_chat(service: Service) -> None:
     with service.client() as client:
-        completion = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=8)  # type: ignore[arg-type]
+        completion = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=8)
     assert completion.choices[0].message.content == "tok " * 8
     assert completion.choices[0].finish_reason == "length"
     assert completion.usage is not None
@@ -27,7 +27,7 @@ def test_chat(service: Service) -> None:
 def test_chat_streams_with_usage(service: Service) -> None:
     with service.client() as client:
         stream = client.chat.completions.create(
-            model=MODEL, messages=HELLO, max_tokens=12, stream=True, stream_options={"include_usage": True}  # type: ignore[arg-type]
+            model=MODEL, messages=HELLO, max_tokens=12, stream=True, stream_options={"include_usage": True}
         )  # fmt: skip
         chunks = list(stream)
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
@@ -53,19 +53,19 @@ TOOL = {
 
 def test_tools(service: Service) -> None:
     with service.client() as client:
-        completion = client.chat.completions.create(model=MODEL, messages=HELLO, tools=[TOOL])  # type: ignore[arg-type,list-item]
+        completion = client.chat.completions.create(model=MODEL, messages=HELLO, tools=[TOOL])
     assert completion.choices[0].finish_reason == "tool_calls"
     assert completion.choices[0].message.tool_calls is not None
     [call] = completion.choices[0].message.tool_calls
-    assert call.function.name == "weather"  # type: ignore[union-attr]
-    assert json.loads(call.function.arguments) == {"echo": "hello"}  # type: ignore[union-attr]
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments) == {"echo": "hello"}
 
 
 def test_tools_stream(service: Service) -> None:
     with (
         service.client() as client,
         client.chat.completions.stream(model=MODEL, messages=HELLO, tools=[TOOL]) as stream,
-    ):  # type: ignore[arg-type,list-item]
+    ):
         for _ in stream:
             pass
         final = stream.get_final_completion()
@@ -94,7 +94,7 @@ async def test_many_at_once(service: Service) -> None:
 
         async def one(number: int) -> str:
             stream = await client.chat.completions.create(
-                model=MODEL, messages=HELLO, max_tokens=10 + number, stream=True  # type: ignore[arg-type]
+                model=MODEL, messages=HELLO, max_tokens=10 + number, stream=True, extra_body={"ignore_eos": True}
             )  # fmt: skip
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
 
@@ -107,7 +107,7 @@ async def test_many_at_once(service: Service) -> None:
 
 def test_a_wrong_key_is_an_authentication_error(service: Service) -> None:
     with service.client(key="sk-wrong") as client, pytest.raises(openai.AuthenticationError) as caught:
-        client.chat.completions.create(model=MODEL, messages=HELLO)  # type: ignore[arg-type]
+        client.chat.completions.create(model=MODEL, messages=HELLO)
     assert caught.value.status_code == 401
     assert caught.value.code == "unauthorized"
     assert "sk-wrong" not in caught.value.message
@@ -115,12 +115,12 @@ def test_a_wrong_key_is_an_authentication_error(service: Service) -> None:
 
 def test_a_model_that_the_key_may_not_use_is_a_permission_error(service: Service) -> None:
     with service.client(key=LIMITED_KEY) as client, pytest.raises(openai.PermissionDeniedError):
-        client.chat.completions.create(model=MODEL, messages=HELLO)  # type: ignore[arg-type]
+        client.chat.completions.create(model=MODEL, messages=HELLO)
 
 
 def test_an_unknown_model_is_not_found(service: Service) -> None:
     with service.client() as client, pytest.raises(openai.NotFoundError) as caught:
-        client.chat.completions.create(model="no-such-model", messages=HELLO)  # type: ignore[arg-type]
+        client.chat.completions.create(model="no-such-model", messages=HELLO)
     assert "no-such-model" in caught.value.message
 
 
@@ -129,7 +129,7 @@ def test_an_error_of_the_runtime_arrives_as_it_is(service: Service) -> None:
         client.chat.completions.create(model=MODEL, messages=[])
     assert "messages must not be empty" in caught.value.message
     with service.client() as client, pytest.raises(openai.BadRequestError):
-        client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=-1)  # type: ignore[arg-type]
+        client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=-1)
 
 
 def test_an_unknown_path_is_not_found(service: Service) -> None:
@@ -140,14 +140,14 @@ def test_an_unknown_path_is_not_found(service: Service) -> None:
 def test_a_server_error_of_the_runtime_arrives_as_it_is(service: Service) -> None:
     service.fault("status", status=500, count=1)
     with service.client() as client, pytest.raises(openai.InternalServerError) as caught:
-        client.chat.completions.create(model=MODEL, messages=HELLO)  # type: ignore[arg-type]
+        client.chat.completions.create(model=MODEL, messages=HELLO)
     assert caught.value.status_code == 500
 
 
 def test_a_refusal_tells_the_sdk_when_to_come_back_and_its_retry_succeeds(service: Service) -> None:
     service.fault("status", status=429, retry_after_s=1, count=1)
     with service.client(max_retries=3) as client:
-        completion = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=3)  # type: ignore[arg-type]
+        completion = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=3)
     assert completion.choices[0].message.content == "tok " * 3
 
 
@@ -160,7 +160,7 @@ def test_a_cut_stream_raises(service: Service, kind: str) -> None:
     received: list[str] = []
 
     def read() -> None:
-        stream = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2000, stream=True)  # type: ignore[arg-type]
+        stream = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2000, stream=True)
         received.extend(chunk.choices[0].delta.content or "" for chunk in stream)
 
     with service.client() as client, pytest.raises(openai.APIError) as caught:
@@ -172,7 +172,7 @@ def test_a_cut_stream_raises(service: Service, kind: str) -> None:
 def test_a_stream_that_the_client_closes_frees_the_runtime(service: Service) -> None:
     with service.client() as client:
         stream = client.chat.completions.create(
-            model=MODEL, messages=HELLO, max_tokens=100_000, stream=True, extra_body={"ignore_eos": True}  # type: ignore[arg-type]
+            model=MODEL, messages=HELLO, max_tokens=100_000, stream=True, extra_body={"ignore_eos": True}
         )  # fmt: skip
         next(iter(stream))
         assert service.view()["open_tickets"] == 1
@@ -186,7 +186,7 @@ def test_a_stream_that_the_client_closes_frees_the_runtime(service: Service) -> 
 def test_a_timeout_of_the_sdk_raises_and_frees_the_runtime(service: Service) -> None:
     service.fault("hang")
     with service.client(timeout=0.5) as client, pytest.raises(openai.APITimeoutError):
-        client.chat.completions.create(model=MODEL, messages=HELLO)  # type: ignore[arg-type]
+        client.chat.completions.create(model=MODEL, messages=HELLO)
     service.until(lambda view: view["open_tickets"] == 0)
 
 
@@ -194,6 +194,6 @@ def test_a_runtime_that_hangs_is_a_server_error_after_our_own_timeout(service: S
     service.fault("stall")
     started = time.monotonic()
     with service.client(timeout=20) as client, pytest.raises(openai.InternalServerError) as caught:
-        client.chat.completions.create(model=MODEL, messages=HELLO)  # type: ignore[arg-type]
+        client.chat.completions.create(model=MODEL, messages=HELLO)
     assert caught.value.status_code == 504
     assert 2.5 < time.monotonic() - started < 8
