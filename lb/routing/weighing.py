@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from lb.errors import SettingsError
 from lb.ledger import Entry, decay
 from lb.replica import Replica
 from lb.request import RequestInfo
@@ -20,13 +21,19 @@ Weighted = tuple[float, float, Scorer]
 
 
 class Weighing:
-    """Keeps each replica's weighted shape, and applies preferences."""
+    """Keeps each replica's weighted shape, and applies preferences.
+
+    Raises SettingsError for a weight whose name no scorer has.
+    """
 
     __slots__ = ("_live", "_standing", "names", "preferences", "settings", "wait_weight", "weights")
 
     def __init__(self, settings: RoutingSettings) -> None:
         self.settings = settings
-        weights = {**WEIGHTS, **{name: value for name, value in settings.weights.items() if name in WEIGHTS}}
+        unknown = sorted(settings.weights.keys() - WEIGHTS.keys())
+        if unknown:
+            raise SettingsError(f"lb.routing.weights.{unknown[0]} is not a scorer; there are {', '.join(WEIGHTS)}")
+        weights = {**WEIGHTS, **settings.weights}
         if not settings.prefix_affinity:
             weights["prefix_affinity"] = 0.0
         self.weights: Mapping[str, float] = weights
