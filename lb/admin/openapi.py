@@ -122,7 +122,10 @@ def document(version: str) -> JSON:
 
 
 def _paths() -> JSON:
-    replica = _json("The replica now.", _ref("ReplicaView"))
+    return {**_process_paths(), **_replica_paths(), **_decision_paths()}
+
+
+def _process_paths() -> JSON:
     return {
         "/": {"get": _operation("index", "A page for people.", {"200": _content("The page.", "text/html")})},
         "/healthz": {
@@ -149,6 +152,12 @@ def _paths() -> JSON:
                 "status", "Version, state and last reload.", {"200": _json("The status.", _ref("Status"))}
             )
         },
+    }
+
+
+def _replica_paths() -> JSON:
+    replica = _json("The replica now.", _ref("ReplicaView"))
+    return {
         "/v1/replicas": {
             "get": _operation(
                 "listReplicas", "The balancer's view.", {"200": _json("All replicas.", _ref("BalancerView"))}
@@ -187,6 +196,11 @@ def _paths() -> JSON:
             "parameters": [_ID],
             "post": _operation("undrainReplica", "Take it back.", {"202": replica, **_errors(404, 413, 415)}),
         },
+    }
+
+
+def _decision_paths() -> JSON:
+    return {
         "/v1/explain/{request_id}": {
             "parameters": [_REQUEST_ID],
             "get": _operation(
