@@ -143,8 +143,28 @@ def test_only_living_processes_are_remembered(proc):
 def test_parsing():
     assert parse_stat("12 (a (b) c) S 3 " + " ".join(str(n) for n in range(5, 30))) == ("a (b) c", 3, 22)
     assert parse_stat("") == ("", 0, 0)
-    assert parse_listeners(TCP) == {4242: 8000}
-    assert parse_listeners("") == {}
+    assert parse_listeners(TCP.splitlines()) == {4242: 8000}
+    assert parse_listeners([]) == {}
+
+
+def test_of_a_busy_machines_sockets_only_the_listening_are_read():
+    """They come first; the kernel need not write out the rest."""
+    header, listening, connected = TCP.splitlines()
+    rows = iter([header, *[listening] * 3, *[connected] * 100_000])
+    assert parse_listeners(rows) == {4242: 8000}
+    assert sum(1 for _ in rows) == 100_000 - 1
+
+
+def test_the_kernel_lists_listening_sockets_first():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        inode = os.fstat(server.fileno()).st_ino
+        with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0]:
+            assert client.getpeername()[1] == port
+            with Path("/proc/self/net/tcp").open(encoding="ascii") as rows:
+                assert parse_listeners(rows)[inode] == port
+            states = [row.split()[3] for row in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    assert "0A" not in states[states.index("01") :]
 
 
 def test_a_real_child_of_a_real_listener():

@@ -39,7 +39,8 @@ from nvml.wire import encode
 SOURCE = Path(__file__).resolve().parents[2] / "nvml" / "stub" / "libnvidia_ml.c"
 MAX_SAMPLE_CPU_S = 0.005  # for 8 cards, beyond the library's own calls
 MAX_LAG_S = 0.010  # added by a hung call
-MAX_DAY_GROWTH_BYTES = 64 * 1024
+MAX_TRACED_GROWTH_BYTES = 64 * 1024
+MAX_RESIDENT_GROWTH_BYTES = 1 << 20  # what the allocator may keep of its own free lists; a leak of 13 bytes a sample
 DAY_SAMPLES = 86_400
 LISTENER = "import socket; s = socket.create_server(('127.0.0.1', 0)); input()"
 
@@ -149,7 +150,7 @@ async def hang_lag(stub: Stub, function: str, seconds: float) -> dict[str, Any]:
 
 
 def day_of_samples(stub: Stub, gpus: int, samples: int) -> dict[str, Any]:
-    """Python memory (traced) and resident memory over a day of samples, with faults passing by."""
+    """Resident memory over a day of samples with faults passing by, and after it traced Python memory over an hour."""
     stub.say("reset", f"gpus {gpus}")
     now = [0.0]
     sampler = Sampler(
@@ -178,11 +179,14 @@ def day_of_samples(stub: Stub, gpus: int, samples: int) -> dict[str, Any]:
     run(3600)
     gc.collect()
     resident = _resident_bytes()
+    run(samples)
+    gc.collect()
+    resident_grown = _resident_bytes() - resident
     tracemalloc.start()
     run(3600)
     gc.collect()
     before = tracemalloc.get_traced_memory()[0]
-    run(samples)
+    run(3600)
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
@@ -191,7 +195,7 @@ def day_of_samples(stub: Stub, gpus: int, samples: int) -> dict[str, Any]:
         "gpus": gpus,
         "samples": samples,
         "traced_growth_bytes": grown,
-        "resident_growth_bytes": _resident_bytes() - resident,
+        "resident_growth_bytes": resident_grown,
         "cpu_s": time.process_time() - began,
     }
 
@@ -243,10 +247,16 @@ def report(costs: list[dict[str, Any]], hangs: list[dict[str, Any]], day: dict[s
         table.add_row(f"worst loop lag, {row['function']} hung for {row['hang_s']:.0f} s", text, "+10 ms")
         if added > MAX_LAG_S * 1e3 or not row["named"] or not row["thread_ended"]:
             missed.append(f"lag while {row['function']} hangs")
-    grown = f"{day['traced_growth_bytes']:+d} bytes traced, {day['resident_growth_bytes'] / 2**20:+.1f} MiB resident"
-    table.add_row(f"memory over {day['samples']} samples of {day['gpus']} GPU(s)", grown, "64 KiB traced")
-    if day["traced_growth_bytes"] > MAX_DAY_GROWTH_BYTES:
-        missed.append("memory over a day")
+    table.add_row(
+        f"resident memory over {day['samples']} samples of {day['gpus']} GPU(s)",
+        f"{day['resident_growth_bytes'] / 2**20:+.2f} MiB",
+        "+1 MiB",
+    )
+    table.add_row("traced Python memory over 3600 samples", f"{day['traced_growth_bytes']:+d} bytes", "+64 KiB")
+    if day["resident_growth_bytes"] > MAX_RESIDENT_GROWTH_BYTES:
+        missed.append("resident memory over a day")
+    if day["traced_growth_bytes"] > MAX_TRACED_GROWTH_BYTES:
+        missed.append("traced memory")
     Console(width=150).print(table)
     for name in missed:
         print(f"missed: {name}")
