@@ -27,7 +27,9 @@ async def started(tmp: Path) -> AsyncIterator[Server]:
     async with ollama(tmp) as server:
         await server.answers("/api/version", within_s=20)
         modelfile = tmp / "Modelfile"
-        modelfile.write_text(f"FROM {CACHE / 'models' / 'useful.gguf'}\nPARAMETER num_ctx 4096\nPARAMETER num_thread 1\n")
+        modelfile.write_text(
+            f"FROM {CACHE / 'models' / 'useful.gguf'}\nPARAMETER num_ctx 4096\nPARAMETER num_thread 1\n"
+        )
         await asyncio.to_thread(_create, server, modelfile)
         yield server
 
