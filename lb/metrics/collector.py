@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from lb.errors import Reason
 from lb.metrics.families import pause_families, request_families
 from lb.metrics.loop_lag import PauseWatch
+from lb.metrics.pace import give_way, paced
 from lb.metrics.replicas import demand_families, view_families
 from lb.metrics.requests import RequestCounters
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-Families = Callable[[], Iterable[Metric]]
+Pause = Callable[[], None]
+Families = Callable[[Pause], Iterable[Metric]]
+"""Makes families; calls its argument now and then, as making many takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +127,17 @@ class LbMetrics(Collector):
             replicas = {replica.id for replica in view.replicas}
             listed = {model for replica in view.replicas for model in replica.models or ()}
             self.requests.prune(replicas, listed, now)
-            parts += [lambda: view_families(view), lambda: demand_families(demand)]
+            parts += [lambda pause: view_families(view, pause), lambda _: demand_families(demand)]
         requests = self.requests.copy()
         own = [*pause_families(self.pauses), *self._process_families(now)]
-        parts += [lambda: request_families(requests), lambda: own]
-        return lambda: (family for part in parts for family in part())
+        parts += [lambda pause: request_families(requests, pause), lambda _: own]
+        return lambda pause: (family for part in parts for family in part(pause))
 
     def collect(self) -> Iterable[Metric]:
         captured = self._captured
-        return captured() if captured is not None else self.capture()()
+        if captured is not None:
+            return paced(captured(give_way))
+        return self.capture()(_no_pause)
 
     def _process_families(self, now: float) -> Iterator[Metric]:
         info = GaugeMetricFamily("tidegate_build_info", "1, with the versions as labels.", labels=("version", "python"))
@@ -163,3 +168,7 @@ class LbMetrics(Collector):
             lines.add_metric(("blocked",), self._log.writer.dropped)
             lines.add_metric(("repeated",), self._log.throttle.suppressed)
             yield lines
+
+
+def _no_pause() -> None:
+    """For whoever collects on the event loop, which must not sleep."""

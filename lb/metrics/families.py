@@ -78,7 +78,7 @@ _COUNTERS: tuple[tuple[str, str, Callable[[ModelSeries], int]], ...] = (
 )
 
 
-def request_families(counters: RequestCounters) -> Iterator[Metric]:
+def request_families(counters: RequestCounters, pause: Callable[[], None]) -> Iterator[Metric]:
     """Everything that finished requests left behind."""
     yield _requests(counters)
     yield from _rejections_and_timeouts(counters)
@@ -90,6 +90,7 @@ def request_families(counters: RequestCounters) -> Iterator[Metric]:
     for name, text, histogram in _HISTOGRAMS:
         histograms = HistogramMetricFamily(name, text, labels=("model",))
         for label, series in counters.by_label.items():
+            pause()
             filled = histogram(series)
             histograms.add_metric((label,), filled.buckets(), filled.sum)
         yield histograms

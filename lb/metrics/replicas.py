@@ -88,20 +88,27 @@ _OFFERED: tuple[tuple[str, str, Callable[[ModelDemand], float]], ...] = (
 )
 
 
-def view_families(view: BalancerView) -> Iterator[Metric]:
+def view_families(view: BalancerView, pause: Callable[[], None]) -> Iterator[Metric]:
     """Replicas, queue and tickets. A value that a runtime does not tell has no series: absent is not zero."""
     replicas = [(label_value(replica.id), replica) for replica in view.replicas]
     state = GaugeMetricFamily("tidegate_replica_state", "1 for the state it is in.", labels=("replica", "state"))
+    gpu = GaugeMetricFamily(
+        "tidegate_replica_gpu_state", "1 for the state of the worst GPU under it.", labels=("replica", "state")
+    )
     routed = CounterMetricFamily("tidegate_replica_routed", "Requests sent to it.", labels=("replica",))
     speed = GaugeMetricFamily(
         "tidegate_replica_speed", "Coefficients of its fitted speed model.", labels=("replica", "coefficient")
     )
-    for name, replica in replicas:
+    for number, (name, replica) in enumerate(replicas):
+        if number % 16 == 0:
+            pause()
         state.add_metric((name, str(replica.state)), 1)
+        if replica.gpu_state is not None:
+            gpu.add_metric((name, replica.gpu_state), 1)
         routed.add_metric((name,), replica.routed_total)
         for field in fields(Coefficients):
             speed.add_metric((name, field.name), getattr(replica.coefficients, field.name))
-    yield from (state, routed, speed)
+    yield from (state, gpu, routed, speed)
     for metric, text, read in _REPLICA:
         family = GaugeMetricFamily(f"tidegate_replica_{metric}", text, labels=("replica",))
         for name, replica in replicas:
