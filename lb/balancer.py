@@ -114,7 +114,7 @@ class Balancer:
             if ramp is not None and ramp.observe(observed_s, self._router.first_byte_s(replica, entry)):
                 self._fleet.warmup.learn(now - ramp.start)
                 self._fleet.warm(replica)
-                self._router.settle(replica, now)
+                self._router.settle(replica)
         first_byte(replica, entry, now)
 
     def progress(self, ticket: Ticket, now: float) -> None:
@@ -297,9 +297,12 @@ class Balancer:
         return self._released(now, effects)
 
     def reconfigure(self, settings: LbSettings, now: float) -> Effects:
-        """New settings. Tickets, health and all that was learned stay."""
-        self.settings = settings
+        """New settings. Tickets, health and all that was learned stay.
+
+        Raises SettingsError, and changes nothing, for a weight that no scorer has.
+        """
         self._router.configure(settings.routing)
+        self.settings = settings
         self._waiting.reconfigure(settings)
         self._budget.reconfigure(settings.retries)
         self._watch.reconfigure(settings)

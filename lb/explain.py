@@ -26,6 +26,8 @@ class CandidateScore:
     """One candidate of a decision."""
 
     replica_id: str
+    has_room: bool
+    """False: it was full, and could not be chosen whatever its cost."""
     cost_s: float
     """Sum of the terms: predicted seconds, for the request and for those it delays."""
     terms: Mapping[str, float]
@@ -58,7 +60,7 @@ class Explanation:
     """The cheapest first; empty for strategies that do not score, and for requests that waited."""
 
 
-_Candidate = tuple[Replica, str, float, int, Shape, Sequence[Form], Sequence[Form]]
+_Candidate = tuple[Replica, str, bool, float, int, Shape, Sequence[Form], Sequence[Form]]
 
 
 class Record:
@@ -90,7 +92,7 @@ class Record:
 def snapshot(replicas: Sequence[Replica]) -> list[_Candidate]:
     """References to the immutable forms by which a decision is made."""
     return [
-        (one, one.endpoint.id, one.free_at, one.waiting, one.shape, one.live, one.standing)
+        (one, one.endpoint.id, one.in_flight < one.limit, one.free_at, one.waiting, one.shape, one.live, one.standing)
         for one in (replicas if len(replicas) <= MOST_CANDIDATES else replicas[:MOST_CANDIDATES])
     ]
 
@@ -134,7 +136,7 @@ def _explain(record: Record) -> Explanation:
 
 
 def _score(record: Record, candidate: _Candidate) -> CandidateScore:
-    replica, replica_id, free_at, waiting, shape, live, standing = candidate
+    replica, replica_id, has_room, free_at, waiting, shape, live, standing = candidate
     entry, weighing = record.entry, record.weighing
     weights = weighing.weights
     wait_s = free_at - record.at
@@ -158,4 +160,4 @@ def _score(record: Record, candidate: _Candidate) -> CandidateScore:
         if name == "prefix_affinity":
             cached = cached_tokens(replica, entry)
     terms[FIRST_TOKEN] = weights[FIRST_TOKEN] * early_s
-    return CandidateScore(replica_id, sum(terms.values()), terms, int(shape[6]), cached)
+    return CandidateScore(replica_id, has_room, sum(terms.values()), terms, int(shape[6]), cached)

@@ -19,6 +19,9 @@ from lb.routing.pipeline import Router
 from lb.runtime import ProbeStatus
 from lb.settings import LbSettings
 
+_UNTAUGHT_S = 60.0
+"""Age of the lessons of a replica that has taught none: its prior is doubted, so that it is asked soon."""
+
 
 class Fleet:
     """All replicas. Every change of state goes through `move`."""
@@ -91,10 +94,11 @@ class Fleet:
         speed = ReplicaModel(self._settings.cost, endpoint.weight)
         index = self._free.pop() if self._free else len(self.replicas) + len(self.retired)
         replica = Replica(endpoint, speed, pace_of(speed), index=index, since=now, changed=self._changed)
+        replica.taught_at = now - _UNTAUGHT_S
         replica.models = endpoint.models or None
         self.set_runtime(replica, None if endpoint.runtime == "auto" else endpoint.runtime)
         self.recount(replica, now)
-        self.router.settle(replica, now)
+        self.router.settle(replica)
         effects.append(ReplicaChanged(replica.id, "", str(replica.state), "listed"))
         return replica
 
@@ -105,7 +109,7 @@ class Fleet:
         if endpoint.runtime != "auto":
             self.set_runtime(replica, endpoint.runtime)
         self.recount(replica, now)
-        self.router.settle(replica, now)
+        self.router.settle(replica)
 
     def set_runtime(self, replica: Replica, runtime: str | None) -> None:
         replica.runtime = runtime
@@ -145,7 +149,7 @@ class Fleet:
         if previous is ReplicaState.TRIAL:
             replica.trial = None
         self.recount(replica, now)
-        self.router.settle(replica, now)
+        self.router.settle(replica)
         self.pools.refresh(replica)
         effects.append(ReplicaChanged(replica.id, str(previous), str(state), reason))
         return True
@@ -234,7 +238,7 @@ class Fleet:
         self.router.prefixes.resize(settings.routing.prefix_index_blocks, len(self.everyone()))
         for replica in self.everyone():
             self.recount(replica, now)
-            self.router.settle(replica, now)
+            self.router.settle(replica)
 
 
 def _same_place(one: Endpoint, other: Endpoint) -> bool:

@@ -8,6 +8,7 @@ from lb.effects import Ticket
 from lb.ledger import Entry
 from lb.replica import Replica, pace_of
 from lb.request import RequestInfo, SurfaceName, Usage
+from lb.routing.scorers.curiosity import FRESH_S
 
 UNREAD_TOKENS_MAX = 4096.0
 """A body that no surface could read is taken for text, up to this: images and audio are not text."""
@@ -159,3 +160,6 @@ class Lessons:
         if known.first_tokens + known.steps > _FAST:
             replica.learned_at = now
         replica.pace = pace_of(replica.speed)
+        if now - replica.taught_at > FRESH_S:
+            replica.settled = False
+        replica.taught_at = now

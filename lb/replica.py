@@ -166,6 +166,8 @@ class Replica:
     """The router's list of replicas whose shape is out of date, shared by all."""
     shape: Shape = NO_SHAPE
     """Weighted sum of all forms, with the batch that it speaks of."""
+    settled: bool = False
+    """Whether the standing forms below are up to date."""
     standing_sum: Form = NO_FORM
     standing: tuple[Form, ...] = ()
     """Forms of the scorers that change only with observations, in the router's order."""
@@ -193,6 +195,9 @@ class Replica:
     routed_total: int = 0
     prompt_tokens_total: float = 0.0
     learned_at: float = -inf
+    """Last lesson that counts against the pace of lessons."""
+    taught_at: float = 0.0
+    """When its speed was last learned."""
     overloaded_until: float = -inf
     """It said 429 or 503: no more than it has until then."""
     overloads: int = 0

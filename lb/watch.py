@@ -13,6 +13,7 @@ from lb.health.progress import hung
 from lb.ledger import decay
 from lb.pools import Pool
 from lb.replica import GpuReading, GpuState, Replica, ReplicaState, pace_of
+from lb.routing.scorers.curiosity import FRESH_S
 from lb.runtime import ProbeResult, ProbeStatus, RuntimeLoad
 from lb.settings import LbSettings
 
@@ -59,7 +60,7 @@ class Watch:
         if swaps:
             self._fleet.pools.refresh(replica)
         self._fleet.recount(replica, now)
-        self._fleet.router.settle(replica, now)
+        self._fleet.router.settle(replica)
 
     def _slots(self, replica: Replica, load: RuntimeLoad) -> None:
         """How many requests it runs at once: told, or seen while others waited."""
@@ -100,7 +101,7 @@ class Watch:
         replica.full_at = None
         replica.full_seen = 0
         self._fleet.recount(replica, now)
-        self._fleet.router.settle(replica, now)
+        self._fleet.router.settle(replica)
 
     # ------------------------------------------------------------------ probes and GPUs
 
@@ -155,7 +156,7 @@ class Watch:
             self._fleet.move(replica, LifeEvent.DRAIN, reason or "its GPU must be reset or repaired", now, effects)
         elif self._gpu_back(replica, was_lost, now, effects):
             replica.probes.good = 0
-        self._fleet.router.settle(replica, now)
+        self._fleet.router.settle(replica)
 
     def _gpu_back(self, replica: Replica, was_lost: bool, now: float, effects: list[Effect]) -> bool:
         """Its cards take work: end what they were the reason for. What was reset has to pass its probes again."""
@@ -188,6 +189,8 @@ class Watch:
                 fleet.recount(replica, now)
             if not check:
                 continue
+            if now - replica.taught_at > FRESH_S:
+                fleet.router.settle(replica)
             if now - replica.load_at > stale_s + self._settings.health.timeout_s:
                 self._stale(replica, now)
             if replica.selectable:
@@ -201,7 +204,7 @@ class Watch:
         if ramp is not None and ramp.ratio(now) >= 1.0:
             self._fleet.warmup.learn(ramp.duration_s)
             self._fleet.warm(replica)
-        self._fleet.router.settle(replica, now)
+        self._fleet.router.settle(replica)
 
 
 def _sane(load: RuntimeLoad) -> RuntimeLoad:

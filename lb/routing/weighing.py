@@ -62,12 +62,15 @@ class Weighing:
         for form, (early, late, _) in zip(forms, self._standing, strict=True):
             if form is not NO_FORM:
                 total = add(total, form, early, late)
+        replica.settled = True
         replica.standing = forms
         replica.standing_sum = total
 
     def renew(self, replica: Replica, now: float) -> None:
         """Renew the shape after a request was sent, moved on or ended."""
         own = replica.in_flight
+        if not replica.settled:
+            self.settle(replica, now)
         if replica.unary or replica.abandoned:
             decay(replica, now)
         else:

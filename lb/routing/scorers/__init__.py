@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lb.routing.scorer import Preference, Scorer
 from lb.routing.scorers.adapter import Adapter
+from lb.routing.scorers.curiosity import Curiosity
 from lb.routing.scorers.gpu_headroom import GpuHeadroom
 from lb.routing.scorers.kv_pressure import KvPressure
 from lb.routing.scorers.loaded_model import LoadedModel
@@ -23,6 +24,7 @@ SCORERS: dict[str, Scorer] = {
     "queue_depth": QueueDepth(),
     "kv_pressure": KvPressure(),
     "warmup": Warmup(),
+    "curiosity": Curiosity(),
     "gpu_headroom": GpuHeadroom(),
     "zone": Zone(),
 }
