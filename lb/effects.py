@@ -61,6 +61,8 @@ REPLICA_FAULTS = frozenset(
 
 
 class TicketState(StrEnum):
+    """Where a ticket is in its life."""
+
     QUEUED = "queued"
     ROUTED = "routed"
     FINISHED = "finished"
