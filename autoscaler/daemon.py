@@ -149,6 +149,7 @@ class Daemon:
         self._sources = SourceTasks(self._gateway, self._roots, self._clock)
         SourceMetrics(registry, lambda: self._sources.sources, loop.time)
         hooks = AdminHooks(
+            allowed_hosts=settings.admin.allowed_hosts,
             version=version("tidegate"),
             readiness=lambda: "" if self._state == "ready" else self._state,
             reload=self.reload if self._loaded is not None else None,

@@ -91,6 +91,8 @@ class AdminSettings(Section):
 
     listen: str = "127.0.0.1:9400"
     """host:port; anything but loopback needs `token`."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts that may be added as replicas over the API although they look like a metadata service (169.254.0.0/16)."""
     token: str | None = None
     """Secret reference (`env:NAME` or `file:NAME`) that callers send as `Authorization: Bearer`. /metrics, /healthz and
     /readyz are open without it."""
