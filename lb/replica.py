@@ -39,6 +39,8 @@ class ReplicaState(StrEnum):
 
 
 class GpuState(StrEnum):
+    """What the GPUs under a replica allow; the worst of them counts."""
+
     OK = "ok"
     DEGRADED = "degraded"
     """Works, slower or with little memory left."""

@@ -71,6 +71,8 @@ class GpuHistory:
 
 @dataclass(frozen=True, slots=True)
 class NodeHistory:
+    """What is remembered of all cards between samples, by UUID."""
+
     gpus: Mapping[str, GpuHistory] = field(default_factory=dict)
     driver_version: str | None = None
 

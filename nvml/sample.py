@@ -96,6 +96,8 @@ class RecoveryAction(StrEnum):
 
 
 class FieldFaultKind(StrEnum):
+    """Why a field is None."""
+
     UNSUPPORTED = "unsupported"
     DENIED = "denied"
     FAILED = "failed"
@@ -112,6 +114,8 @@ class FieldFault:
 
 
 class OwnerKind(StrEnum):
+    """What started a process, from its cgroup."""
+
     POD = "pod"
     CONTAINER = "container"
     SYSTEMD = "systemd"
@@ -224,6 +228,8 @@ class GpuSample(GpuReading):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
+    """One reason why a card is not `ok`."""
+
     code: ReasonCode
     detail: str
     """A sentence for people, with the numbers."""

@@ -23,6 +23,8 @@ from enum import StrEnum
 
 
 class XidAction(StrEnum):
+    """What an XID makes of its card: nothing, `degraded`, or `drain`."""
+
     IGNORE = "ignore"
     DEGRADE = "degrade"
     DRAIN = "drain"
@@ -30,6 +32,8 @@ class XidAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class XidRule:
+    """One row of the table: what the number means and what is done about it."""
+
     action: XidAction
     meaning: str
     bucket: str

@@ -47,6 +47,8 @@ _ABSENT_PID_MEMORY = 2**64 - 1
 
 @dataclass(slots=True)
 class Card:
+    """One card of the driver's list, with the handle that its library wants."""
+
     index: int
     handle: Any
     uuid: str

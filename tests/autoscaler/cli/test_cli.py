@@ -156,7 +156,7 @@ def test_schema_describes_every_field_and_its_defaults_are_valid() -> None:
     undescribed = [
         f"{name}.{field}"
         for name, definition in definitions.items()
-        for field, described in definition["properties"].items()
+        for field, described in definition.get("properties", {}).items()
         if "description" not in described and "$ref" not in json.dumps(described)  # a section describes itself
     ]
     assert undescribed == []
@@ -172,6 +172,7 @@ def test_schema_describes_every_field_and_its_defaults_are_valid() -> None:
 
     written = defaults(schema)
     assert written["lb"]["timeouts"]["head"] == "10s"  # type: ignore[index]
+    assert written["gpus"]["interval"] == "1s"  # type: ignore[index]
     policy = Policy.model_validate(written, by_alias=True, by_name=False, context=STRICT_UNITS)
     assert policy == Policy()
 
