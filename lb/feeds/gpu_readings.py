@@ -16,6 +16,8 @@ from nvml.sample import GpuState as CardState
 
 CHECK_S = 1.0
 """Readings are looked at this often even when none has come, so that they are seen to grow old."""
+_APART_S = 0.2
+"""Two looks are this far apart at least: each of many peers brings a reading every second."""
 _STATES: Mapping[CardState, GpuState] = {
     CardState.OK: GpuState.OK,
     CardState.DEGRADED: GpuState.DEGRADED,
@@ -109,6 +111,7 @@ class GpuReadings:
         while True:
             self._changed.clear()
             self.look()
+            await asyncio.sleep(_APART_S)
             try:
                 async with asyncio.timeout(CHECK_S):
                     await self._changed.wait()
@@ -122,10 +125,11 @@ class GpuReadings:
         self._declare(endpoints)
         nodes = self._nodes(now)
         self._remember(nodes)
+        index = _Index(nodes, self._places)
         before, everything = self._told, self._tell_all
         self._told, self._tell_all = {}, False
         for endpoint in endpoints:
-            reading = self._read(endpoint, nodes, now)
+            reading = self._read(endpoint, index, now)
             if reading is not None:
                 self._told[endpoint.id] = reading
             if everything or reading != before.get(endpoint.id):
@@ -144,22 +148,43 @@ class GpuReadings:
             for uuid, card in cards.items()
         }
 
-    def _read(self, endpoint: Endpoint, nodes: Sequence[NodeView], now: float) -> GpuReading | None:
+    def _read(self, endpoint: Endpoint, index: _Index, now: float) -> GpuReading | None:
+        # A UUID names a card wherever it is; a port only on its own machine.
+        port = None if endpoint.gpu_uuids else endpoint.port
         found: dict[str, GpuSnapshot] = {}
         where = ""
-        for node in nodes:
-            # A UUID names a card wherever it is; a port only on its own machine.
-            port = endpoint.port if not endpoint.gpu_uuids and self._is_at(endpoint.host, node) else None
+        for node in index.of(endpoint):
             for card in cards_of(node.gpus, port=port, uuids=endpoint.gpu_uuids):
                 if card.uuid not in found and node.hosts:
                     where = f" of {node.hosts[0]}"
                 found.setdefault(card.uuid, card)
         return reading_of(found.values(), now, self._speeds, where)
 
-    def _is_at(self, host: str, node: NodeView) -> bool:
-        if not node.hosts:
-            return self._places.is_own(host)
-        if host in node.hosts:
-            return True
-        addresses = self._places.addresses(host)
-        return any(not addresses.isdisjoint(self._places.addresses(other)) for other in node.hosts)
+
+class _Index:
+    """Nodes by what leads to them, made once for a look at many replicas."""
+
+    def __init__(self, nodes: Sequence[NodeView], places: Places) -> None:
+        self._places = places
+        self._own = tuple(node for node in nodes if not node.hosts)
+        self._by_place: dict[str, dict[int, NodeView]] = {}
+        self._by_uuid: dict[str, dict[int, NodeView]] = {}
+        for number, node in enumerate(nodes):
+            for host in node.hosts:
+                for place in (host, *places.addresses(host)):
+                    self._by_place.setdefault(place, {})[number] = node
+            for card in node.gpus.gpus:
+                for uuid in (card.uuid, *(instance.uuid for instance in card.mig)):
+                    self._by_uuid.setdefault(uuid, {})[number] = node
+
+    def of(self, endpoint: Endpoint) -> Iterable[NodeView]:
+        """Nodes that may have cards of this replica, this machine first."""
+        if endpoint.gpu_uuids:
+            return _united(self._by_uuid, endpoint.gpu_uuids)
+        nodes = _united(self._by_place, (endpoint.host, *self._places.addresses(endpoint.host)))
+        return (*self._own, *nodes) if self._places.is_own(endpoint.host) else nodes
+
+
+def _united(index: Mapping[str, Mapping[int, NodeView]], keys: Iterable[str]) -> list[NodeView]:
+    found = {number: node for key in keys for number, node in index.get(key, {}).items()}
+    return [found[number] for number in sorted(found)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from collections.abc import Callable, Iterable
@@ -24,6 +25,7 @@ class Places:
         self._is_own = is_own or has_address
         self._known: dict[str, frozenset[str]] = {}
         self._own: dict[str, bool] = {}
+        """By host, until names are looked up again."""
 
     def addresses(self, host: str) -> frozenset[str]:
         """Empty while the name is not known."""
@@ -32,28 +34,24 @@ class Places:
 
     def is_own(self, host: str) -> bool:
         """Whether `host` is this machine."""
-        if is_loopback(host):
-            return True
-        return any(self._has(address) for address in self.addresses(host))
-
-    def _has(self, address: str) -> bool:
-        own = self._own.get(address)
+        own = self._own.get(host)
         if own is None:
-            own = self._own[address] = is_loopback(address) or self._is_own(address)
+            addresses = (host, *self.addresses(host))
+            own = self._own[host] = any(map(is_loopback, addresses)) or any(map(self._is_own, addresses[1:]))
         return own
 
     async def learn(self, hosts: Iterable[str]) -> bool:
         """Look the names among `hosts` up, and forget all others. A name that cannot be looked up keeps what is known
         of it. True: something is different from before."""
         names = {host for host in hosts if _literal(host) is None and not is_loopback(host)}
-        before = (self._known, self._own)
+        before = self._known
         found = await asyncio.gather(*(_look_up(name) for name in names))
         self._known = {
             name: self._known.get(name, frozenset()) if addresses is None else addresses
             for name, addresses in zip(names, found, strict=True)
         }
         self._own = {}
-        return before[0] != self._known
+        return before != self._known
 
 
 def has_address(address: str) -> bool:
@@ -79,6 +77,7 @@ async def _look_up(name: str) -> frozenset[str] | None:
     return frozenset(literal for _, _, _, _, at in found if (literal := _literal(str(at[0]))) is not None)
 
 
+@functools.lru_cache(maxsize=4096)
 def _literal(host: str) -> str | None:
     """An IP address in the one form in which addresses are compared, or None for a name."""
     try:
