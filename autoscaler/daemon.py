@@ -76,6 +76,11 @@ class _Current:
         self.observer.connections(delta)
 
 
+_GC_ALLOCATIONS = 20_000
+"""Requests make no cycles, so a collection every 700 allocations (Python's own) would look for nothing 30 times as often:
+4 % of the CPU at full load."""
+
+
 class Daemon:
     """Everything of one process. Made inside its event loop by `run`."""
 
@@ -204,6 +209,7 @@ class Daemon:
         # What lives from here on is requests; the garbage collector need not walk through what was there before.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_GC_ALLOCATIONS)
         self._state = "ready"
         if self._told is not None:
             log.warning(self._told)
