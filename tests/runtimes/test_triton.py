@@ -120,7 +120,7 @@ async def test_its_queue_is_read_and_believed(tmp_path: Path) -> None:
         await balancer.until_up(one, two)
         async with aiohttp.ClientSession() as stranger:
             tasks = [asyncio.create_task(_ask(stranger, one.url + INFER, 0.5)) for _ in range(12)]
-            replica = await balancer.until(one, lambda r: (r["waiting"] or 0) >= 4, "its queue is seen")
+            replica = await balancer.until(one, lambda r: r["foreign"] >= 4, "its queue is seen and counted")
             assert replica["in_flight"] == 0
             before = (await balancer.replica(one))["routed_total"]
             for _ in range(4):
