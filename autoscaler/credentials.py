@@ -21,6 +21,11 @@ class Credentials:
     peer_tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
     """By the peer's URL, for those that want one."""
 
+    @property
+    def upstream_authorization(self) -> str | None:
+        """The header value that replicas want."""
+        return f"Bearer {self.upstream_key}" if self.upstream_key is not None else None
+
 
 def read_credentials(settings: LbSettings, directory: Path | None) -> Credentials:
     """Look every reference up. Raises SettingsError, naming the reference, for the first that is missing."""

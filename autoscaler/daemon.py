@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import gc
 import logging
 import os
 import random
@@ -24,7 +23,7 @@ from autoscaler.metrics import SourceMetrics, watch_gpus
 from autoscaler.policy.load import LoadedPolicy, load
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.watch import FileWatch, watch
-from autoscaler.process import fit_descriptors, require_c_parser
+from autoscaler.process import fit_descriptors, require_c_parser, settle_memory
 from autoscaler.restart import gpu_restart_needed, restart_needed
 from autoscaler.roots import RootTasks
 from autoscaler.source_tasks import SourceTasks
@@ -74,11 +73,6 @@ class _Current:
 
     def connections(self, delta: int) -> None:
         self.observer.connections(delta)
-
-
-_GC_ALLOCATIONS = 20_000
-"""Requests make no cycles, so a collection every 700 allocations (Python's own) would look for nothing 30 times as often:
-4 % of the CPU at full load."""
 
 
 class Daemon:
@@ -147,7 +141,7 @@ class Daemon:
             self._gateway,
             settings.health,
             rng=random.Random(os.urandom(16)),
-            authorization=_bearer(credentials),
+            authorization=credentials.upstream_authorization,
         )
         self._gpus = GpuFeeds(self._gateway, self._gpu_settings, rng=random.Random(os.urandom(16)))
         watch_gpus(registry, self._gpus, self._gpu_settings, SYSTEM_CLOCK.monotonic)
@@ -206,10 +200,7 @@ class Daemon:
             self._metrics.reloaded(Reload(ok=True, at=self._clock.wall(), policy_hash=self._loaded.digest))
         if self._notifier.watchdog_s is not None:
             self._roots.start("watchdog", self._show_life(self._notifier.watchdog_s / 2))
-        # What lives from here on is requests; the garbage collector need not walk through what was there before.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_ALLOCATIONS)
+        settle_memory()
         self._state = "ready"
         if self._told is not None:
             log.warning(self._told)
@@ -325,16 +316,14 @@ class Daemon:
         if told is not None and told != self._told:
             log.warning(told)
         self._gateway.reconfigure(settings)
-        self._feeds.reconfigure(settings.health, authorization=_bearer(credentials))
+        self._feeds.reconfigure(settings.health, authorization=credentials.upstream_authorization)
         self._gpus.reconfigure(loaded.policy.gpus)
         self._gpus.follow(peers_of(settings, credentials))
         self._sources.follow(sources)
         if settings.log != self._settings.log:
             self._change_log(settings)
-        self._restart_needed = [
-            *restart_needed(self._started_with, settings),
-            *gpu_restart_needed(self._gpu_settings, loaded.policy.gpus),
-        ]
+        self._restart_needed = restart_needed(self._started_with, settings)
+        self._restart_needed += gpu_restart_needed(self._gpu_settings, loaded.policy.gpus)
         self._loaded, self._settings, self._told = loaded, settings, told
 
     def _change_log(self, settings: LbSettings) -> None:
@@ -365,10 +354,6 @@ def _require_files(settings: LbSettings) -> None:
                 Path(name).open("rb").close()
         except OSError as error:
             raise StartError(f"lb.tls.{field}: {name}: {error.strerror}") from None
-
-
-def _bearer(credentials: Credentials) -> str | None:
-    return f"Bearer {credentials.upstream_key}" if credentials.upstream_key is not None else None
 
 
 def _in_words(error: Exception, loaded: LoadedPolicy) -> str:
