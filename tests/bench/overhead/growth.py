@@ -22,8 +22,9 @@ _LEAST_REPLICAS = 10
 _STREAM_CHUNKS = 1_000_000
 """Longer than any window: the cost of beginning and ending a stream stays out of it."""
 _IDLE_S = 3.0
-_WARM_STREAMS = 4000
-"""Before the first look at memory: pools, caches and the allocator have their size by then."""
+_WARM_STREAMS = 12_000
+"""Before the first look at memory: what is bounded (a ring of the last 4,096 decisions, pools, caches) is full by then,
+so that what grows after it grows without bound."""
 
 
 async def by_replicas(field: Field, names: Sequence[str], counts: Sequence[int], rounds: int, seconds: float) -> Any:
