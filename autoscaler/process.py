@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 
 from autoscaler.errors import StartError
@@ -61,3 +62,15 @@ def require_c_parser() -> None:
         raise StartError(f"the HTTP parser httptools cannot be loaded ({error}); reinstall it with a wheel") from None
     if not str(getattr(parser, "__file__", "")).endswith((".so", ".pyd")):
         raise StartError("the HTTP parser httptools is not its C extension; reinstall it with a wheel")
+
+
+_GC_ALLOCATIONS = 20_000
+"""Requests make no cycles: a collection every 700 allocations (Python's own) would look for nothing 30 times as often,
+4 % of the CPU at full load."""
+
+
+def settle_memory() -> None:
+    """What lives from here on is requests; the garbage collector need not walk through what was there before."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_ALLOCATIONS)
