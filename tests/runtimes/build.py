@@ -41,12 +41,10 @@ class BuildError(Exception):
     """Why one runtime cannot be had here."""
 
 
-def step(
-    name: str, what: str, *command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
-) -> None:
+def step(name: str, what: str, *command: str | Path, env: dict[str, str] | None = None, may_fail: bool = False) -> None:
     """Run one command at low priority into the runtime's log, with a line of progress that grows old visibly.
 
-    Raises BuildError with the end of the log.
+    Raises BuildError with the end of the log, unless it `may_fail`: then the caller looks at what it left.
     """
     folder = CACHE / name
     folder.mkdir(parents=True, exist_ok=True)
