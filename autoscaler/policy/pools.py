@@ -133,8 +133,8 @@ class PredictiveSettings(Section):
 
     enabled: bool = True
     """Off: only rules, saturation, schedule and floor."""
-    margin: Annotated[float, Field(gt=0, le=10)] | None = None
-    """Fixed factor on the expected demand; None: found from the objective and what is observed."""
+    quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Fixed quantile of demand to provision for, such as 0.95; None: found from the objective and what is observed."""
     memory_s: Annotated[Seconds, Field(gt=0)] = 7 * 86_400.0
     """Half-life of what margins are judged by: a week holds every weekday once."""
     growth: Annotated[float, Field(ge=1)] = 3.0

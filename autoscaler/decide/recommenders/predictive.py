@@ -92,25 +92,24 @@ class Predictive:
             name = "momentum"
         expectation = expected.get(name) or expected["last_value"]
         self.used = name
-        self.score = self.contest.score(name) + self.correction.offset
-        fixed = settings.predictive.margin
-        level = expectation.level(self.score) if fixed is None else fixed * expectation.level(0.0)
+        fixed = settings.predictive.quantile
+        self.score = self.contest.score(name) + self.correction.offset if fixed is None else _NORMAL.inv_cdf(fixed)
+        level = expectation.level(self.score)
         cap = settings.predictive.growth * self._daily[0][1]
         level = min(level, cap)
         self.band = (expectation.level(0.0), level, cap)
         want = level / unit
         keep = want
         if name == "forecast" and outlook is not None:
-            keep = max(keep, min(cap, self._later(outlook, situation, fixed)) / unit)
+            keep = max(keep, min(cap, self._later(outlook, situation)) / unit)
         reason = f"{level:.3g}/s expected in {situation.lead.p95_s:.0f} s by {name}, now {rate:.3g}/s"
         return Proposal("predictive", max(0.0, want - SLACK), keep + SLACK, reason)
 
-    def _later(self, outlook: Outlook, situation: Situation, fixed: float | None) -> float:
+    def _later(self, outlook: Outlook, situation: Situation) -> float:
         """Middle of the forecast until a replica stopped now would have paid back its stop: above it, keep."""
         down = situation.settings.down
         span_s = min(outlook.reach(situation.now), situation.lead.p95_s + down.payback_s)
-        middle = max(outlook.at(span_s * step / _STEPS, 0.5, situation.now) for step in range(1, _STEPS + 1))
-        return middle * (fixed or 1.0)
+        return max(outlook.at(span_s * step / _STEPS, 0.5, situation.now) for step in range(1, _STEPS + 1))
 
     def _expect(
         self, rate: float, now: float, ahead: tuple[float, float], outlook: Outlook | None
