@@ -114,6 +114,8 @@ class ModelDemand:
 
 @dataclass(frozen=True, slots=True)
 class DemandView:
+    """Demand of all models at one instant."""
+
     at: float
     """Monotonic seconds."""
     models: Mapping[str, ModelDemand]

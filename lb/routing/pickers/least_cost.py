@@ -18,6 +18,8 @@ their burst to the same replica."""
 
 
 class LeastCost:
+    """The replica whose weighted shape and preferences cost the request least."""
+
     scores = True
 
     def pick(

@@ -13,6 +13,8 @@ from lb.routing.weighing import Weighing
 
 
 class LeastRequests:
+    """min(in flight); a scan of the candidates."""
+
     scores = False
 
     def pick(

@@ -13,6 +13,8 @@ from lb.routing.weighing import Weighing
 
 
 class RandomChoice:
+    """Uniform over the candidates."""
+
     scores = False
 
     def pick(

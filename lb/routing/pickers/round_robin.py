@@ -13,6 +13,8 @@ from lb.routing.weighing import Weighing
 
 
 class RoundRobin:
+    """One turn per roster, over the candidates of the moment."""
+
     scores = False
 
     def pick(

@@ -13,6 +13,8 @@ from lb.routing.weighing import Weighing
 
 
 class TwoChoices:
+    """min(in flight) of two different candidates, drawn uniformly."""
+
     scores = False
 
     def pick(
