@@ -19,6 +19,8 @@ OVERLOAD_MAX_S = 30.0
 HOLLOW_FACTOR = 10.0
 """An empty answer this many times faster than predicted is no answer: a replica that fails fast and says 200 looks idle
 and would draw all traffic."""
+HOLLOW_STREAM_BYTES = 64
+"""An end mark and a comment or two; a first chunk with any content is longer."""
 
 
 class Verdict:
@@ -120,5 +122,5 @@ def _hollow(ticket: Ticket, entry: Entry, usage: Usage | None, now: float) -> bo
         return False
     if usage is not None and usage.output_tokens:
         return False
-    empty = not ticket.events if info.stream else not ticket.bytes_out
+    empty = not ticket.events and ticket.bytes_out <= (HOLLOW_STREAM_BYTES if info.stream else 0)
     return empty and (now - ticket.routed_at) * HOLLOW_FACTOR < entry.predicted_s
