@@ -148,8 +148,7 @@ class Runtime:
 
     def _metrics_page(self) -> bytes:
         replica = self._engine.replica
-        if not self._engine.stalled:
-            replica.next_event_at()  # admits what arrived since the last step
+        self._engine.catch_up()
         return self._metrics.text(
             running=replica.running,
             waiting=replica.queued(self._engine.now()),
