@@ -51,7 +51,8 @@ test-runtimes: $(STAMP) ## real vLLM, llama.cpp, Ollama, Triton, MLServer behind
 	@$(BIN)/python tests/runtimes/build.py; built=$$?; TIDEGATE_RUNTIMES=1 $(BIN)/python -m pytest tests/runtimes -n0 $(ARGS) && exit $$built
 
 test-gpu: $(STAMP) ## the GPU tests against this machine's own driver
-	@TIDEGATE_TEST_GPU=1 $(BIN)/python -m pytest tests/nvml/test_driver_contract.py tests/nvml/real -n0 -s
+	@TIDEGATE_TEST_GPU=1 $(BIN)/python -m pytest tests/nvml/real tests/nvml/test_driver_contract.py -n0 -s
+	@$(BIN)/python tests/bench/nvml/gpu_sampling.py
 
 clean: ## remove what the targets made
 	@rm -rf $(VENV) build *.egg-info
