@@ -53,6 +53,7 @@ class Stop:
 class GiveUp:
     """End a start that is of no more use: it takes too long, or is no longer wanted.
 
+    An actuator that finds it ready by now leaves it alone: it may have requests, and goes through a drain.
     `replica` is the observed replica, None if the start was never seen; `start_id` its name, None for a stranger.
     """
 

@@ -45,6 +45,8 @@ class Reconciler:
         self._epoch = epoch
         """Part of every start's name, so that two lives of a controller do not use the same."""
         self.draining = Draining()
+        self._stopping: set[str] = set()
+        """Replicas that are told to end in this tick: it is too late to take them back."""
 
     # ------------------------------------------------------------------ every tick
 
@@ -53,6 +55,7 @@ class Reconciler:
         settings, starts = self._settings, self._starts
         total = self._total(fleet)
         actions: list[Action] = []
+        self._stopping.clear()
         present = {replica.id for replica in fleet.replicas}
         self.draining.until = {
             one: at for one, at in self.draining.until.items() if one in present or not fleet.complete
@@ -83,8 +86,10 @@ class Reconciler:
             # The cordon was lost on its way, or the balancer restarted.
             actions.append(Drain(name, replica.id, max(0.0, until - now), "still to be cordoned"))
         elif replica.in_flight == 0:
+            self._stopping.add(replica.id)
             actions.append(Stop(name, replica.id, total, "drained"))
         elif now >= until and self._settings.down.on_deadline == "stop":
+            self._stopping.add(replica.id)
             actions.append(Stop(name, replica.id, total, "its drain took too long"))
 
     def stuck(self, now: float) -> list[str]:
@@ -95,7 +100,10 @@ class Reconciler:
 
     def undrain(self, fleet: PoolFleet, count: int, reason: str) -> list[Action]:
         """Take back up to `count` replicas that this controller drains, those with most work left first: warmest."""
-        back = [one for one in fleet.replicas if one.phase is Phase.DRAINING and one.id in self.draining.until]
+        # One that is still ready is about to be cordoned again; forgetting that is enough, but telling does no harm.
+        phases = (Phase.DRAINING, Phase.READY)
+        ours = self.draining.until.keys() - self._stopping
+        back = [one for one in fleet.replicas if one.phase in phases and one.id in ours]
         back.sort(key=lambda one: (-(one.in_flight or 0), one.id))
         for replica in back[:count]:
             del self.draining.until[replica.id]

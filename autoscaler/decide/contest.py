@@ -2,7 +2,7 @@
 
 Every predictor drives a row of shadow pools, one per margin. A shadow pool is the real pool's arithmetic on paper: the
 number of replicas that this predictor with this margin would have wanted, ready a start-up time later, against the
-demand that came, with a fluid queue that says which share of it would have been late. All of them see the same demand
+demand that came, with a curve that says which share of it would have been late. All of them see the same demand
 and cost a few additions a tick, so that nothing has to be tried on real requests (learning with full information).
 
 The least margin whose misses stay within the objective is a predictor's price tag; the cheapest predictor is used. A
@@ -21,12 +21,11 @@ from autoscaler.decide.predictor import Expectation
 RUNGS = (-0.5, 0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 3.7, 4.5)
 """Margins as normal scores of the predictor's own spread: from a quantile of 0.3 up to what only a service with hardly
 any misses wants. Between them is interpolated."""
-_LATE_S = 1.7
-"""A queue of this many seconds makes requests late: the objective's two seconds less a prompt's own time."""
-_FULL_S = 10.0
-"""Longer queues turn away."""
-_PEAK = 1.03
-"""What a saturated replica serves relative to its capacity under the objective (see `decide.capacity`)."""
+_STEEPNESS = 30.0
+"""How fast misses grow with load, as the slope of their log-odds over (demand / capacity): from 1 % at capacity to a
+fifth at 10 % more. Measured on modelled replicas with continuous batching and lengths with a heavy tail."""
+_INERTIA_S = 60.0
+"""Memory of load: batches take about an answer's time to fill and to empty, so that short bursts pass unnoticed."""
 _SWITCH = 0.98
 """Another predictor takes over when it is at least 2 % cheaper: less is noise, and each change is a jump."""
 _PRIOR_RUNG = 2.0
@@ -38,14 +37,12 @@ _LEAST_SHARE = 1e-6
 class _Shadow:
     """One pool on paper."""
 
-    __slots__ = ("_holds", "_peaks", "_queue", "_wants", "cost", "missed", "want")
+    __slots__ = ("_holds", "_peaks", "_wants", "cost", "missed", "want")
 
     def __init__(self) -> None:
         self.want = 0
         self.cost = 0.0
         self.missed = 0.0
-        self._queue = 0.0
-        """Waiting demand, in units."""
         self._peaks: deque[tuple[float, float]] = deque()
         """Decreasing maxima of the wish within the hold time."""
         self._wants: deque[tuple[float, int]] = deque()
@@ -71,19 +68,12 @@ class _Shadow:
             wants.pop()
         wants.append((now, want))
 
-    def pass_time(self, rate: float, unit: float, seconds: float, now: float, bounds: Bounds) -> float:
-        """Let demand of `rate` units a second meet what is ready. Returns the demand that was late, in units."""
+    def ready(self, now: float, lead_s: float) -> int:
+        """Replicas that are ready: the fewest that were wanted within the last start-up time."""
         wants = self._wants
-        while len(wants) > 1 and wants[1][0] <= now - bounds.lead_s:
+        while len(wants) > 1 and wants[1][0] <= now - lead_s:
             wants.popleft()
-        ready = wants[0][1] if wants else self.want
-        serves = ready * unit * _PEAK
-        queue = self._queue + (rate - serves) * seconds
-        if queue <= 0.0:
-            self._queue = 0.0
-            return 0.0
-        self._queue = min(queue, serves * _FULL_S)
-        return rate * seconds if queue > serves * _LATE_S else 0.0
+        return wants[0][1] if wants else self.want
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +85,8 @@ class Bounds:
     hold_s: float
     lead_s: float
     slack: float
+    objective: float
+    """Share of misses at capacity, by which capacity is defined; within (0, 1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +108,8 @@ class Contest:
     def __init__(self, names: tuple[str, ...], memory_s: float) -> None:
         self._memory_s = memory_s
         self._rows: dict[str, list[_Shadow]] = {name: [_Shadow() for _ in RUNGS] for name in names}
+        self._load: float | None = None
+        """Demand, smoothed by the inertia of batches."""
         self._offered = 0.0
         self._seconds = 0.0
         self._at: float | None = None
@@ -151,15 +145,22 @@ class Contest:
         fade = 0.5 ** (passed / self._memory_s)
         self._offered = self._offered * fade + rate * passed
         self._seconds = self._seconds * fade + passed
+        self._load = (
+            rate if self._load is None else self._load + (1.0 - exp(-passed / _INERTIA_S)) * (rate - self._load)
+        )
+        odds = log(bounds.objective / (1.0 - bounds.objective)) - _STEEPNESS
+        slope = _STEEPNESS * self._load / unit
         fallback = expectations.get("last_value")
         for name, row in self._rows.items():
             expectation = expectations.get(name, fallback)
             if expectation is None:
                 continue
             for shadow, score in zip(row, RUNGS, strict=True):
-                late = shadow.pass_time(rate, unit, passed, now, bounds) if passed else 0.0
-                shadow.missed = shadow.missed * fade + late
-                shadow.cost = shadow.cost * fade + shadow.want * passed
+                if passed:
+                    ready = shadow.ready(now, bounds.lead_s)
+                    late = 1.0 / (1.0 + exp(-min(50.0, odds + slope / ready))) if ready else 1.0
+                    shadow.missed = shadow.missed * fade + late * rate * passed
+                    shadow.cost = shadow.cost * fade + shadow.want * passed
                 shadow.decide(expectation.level(score) / unit, now, bounds)
         if now - self._judged_at >= 60.0:
             self._judged_at = now

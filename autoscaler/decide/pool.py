@@ -39,7 +39,8 @@ class Pool:
         self._recommenders = {name: make(settings) for name, make in RECOMMENDERS.items()}
         self._stabilizer = Stabilizer(settings)
         self._blind_since: float | None = None
-        self._total_known = 0
+        self._total_known: int | None = None
+        """Supply when the fleet was last seen whole."""
         self._others: int | None = None
         self._others_until = -1.0
         self._kinds = {kind.name: kind for kind in settings.kinds}
@@ -65,7 +66,9 @@ class Pool:
         reading = read(demand, settings.capacity.unit, now, settings.stale_s)
         self.capacity.hint(reading.get("speed_per_s"))
         if fleet is None or not -1.0 <= now - fleet.at <= settings.stale_s:
-            return self._unseen(reading, now), []
+            return self._unseen(reading, "the fleet is not known", now), []
+        if not fleet.complete and self._total_known is None:
+            return self._unseen(reading, "the fleet has not been seen whole yet", now), []
         self.starts.observe(fleet.replicas, now)
         leaving = self.reconciler.draining.until
         counts = supply_of(fleet, self.starts, leaving)
@@ -74,7 +77,7 @@ class Pool:
         if known:
             self._total_known = supply
         else:
-            supply = max(supply, self._total_known)
+            supply = max(supply, self._total_known or 0)
         lead = self.lead(now)
         ready_units = self._ready_units(fleet, lead)
         ready = sum(one.phase is Phase.READY and one.id not in leaving for one in fleet.replicas)
@@ -163,9 +166,8 @@ class Pool:
         self._others = fleet.wanted_by_others
         if self._others is None or now >= self._others_until:
             return None
-        desired = min(max(self._others, settings.min_replicas), settings.max_replicas)
         left = f"{self._others_until - now:.0f} s"
-        return Step(desired, "others", f"somebody else set {self._others}, respected for {left}", "nothing until then")
+        return Step(supply, "others", f"somebody else set {self._others}, left alone for {left}", "nothing until then")
 
     def _consolidates(self, situation: Situation, supply: int) -> str:
         """Why one replica less would miss the objective; empty: it would not."""
@@ -190,10 +192,11 @@ class Pool:
         lead_s = self.lead(now).p95_s
         if change > 0:
             back = self.reconciler.undrain(fleet, change, step.reason)
-            kinds, refused = self._affordable(counts, change - len(back), fleet, budget, spent, now)
+            kinds, refused = self._affordable(counts, supply, change - len(back), fleet, budget, spent, now)
             actions += back
             actions += self.reconciler.start(kinds, fleet, step.reason, now)
             got = len(back) + len(kinds)
+            self._total_known = supply + got
             self._stabilizer.done(got, lead_s, now)
             if got < change:
                 return Step(supply + got, refused, f"{step.binding} wants {step.desired}: {step.reason}", refused)
@@ -206,8 +209,9 @@ class Pool:
         return step
 
     def _affordable(
-        self, counts: Mapping[str, int], wanted: int, fleet: PoolFleet, budget: BudgetSettings, spent: Spent, now: float
-    ) -> tuple[list[KindSettings], str]:
+        self, counts: Mapping[str, int], supply: int, wanted: int, fleet: PoolFleet, budget: BudgetSettings,
+        spent: Spent, now: float,
+    ) -> tuple[list[KindSettings], str]:  # fmt: skip
         """Kinds of up to `wanted` replicas to start, within budgets and what is to be had; and what stopped it."""
         if wanted <= 0:
             return [], ""
@@ -215,7 +219,7 @@ class Pool:
         blocked = frozenset(resting) | fleet.full
         leads = {name: model.total().p95_s for name, model in self.starts.leads.items()}
         have = {name: count for name, count in counts.items() if name in self._kinds}
-        room = self.settings.max_replicas - sum(counts.values())
+        room = self.settings.max_replicas - supply
         need = sum(units(self._kinds[name], leads[name]) * count for name, count in have.items()) + wanted
         chosen: list[KindSettings] = []
         refused = ""
@@ -233,15 +237,16 @@ class Pool:
 
     # ------------------------------------------------------------------ what is said
 
-    def _unseen(self, reading: Reading, now: float) -> Decision:
+    def _unseen(self, reading: Reading, why: str, now: float) -> Decision:
         if self._blind_since is None:
             self._blind_since = now
         blind_s = now - self._blind_since
         fault = f"the fleet has not been seen for {blind_s:.0f} s" if blind_s > self.settings.down.blind_s else ""
         lead = self.lead(now)
+        supply = self._total_known or 0
         return Decision(
-            self.settings.name, now, self.settings.mode, 0, self._total_known, self._total_known, "fleet",
-            "the fleet is not known", "a fresh observation of the fleet", (), reading.units_per_s, None, "", 0.0,
+            self.settings.name, now, self.settings.mode, 0, supply, supply, "fleet",
+            why, "a fresh observation of the fleet", (), reading.units_per_s, None, "", 0.0,
             self.capacity.per_replica, lead.p50_s, lead.p95_s, 0.0, _bad(reading), fault,
         )  # fmt: skip
 

@@ -67,13 +67,7 @@ class Predictive:
             return self._blind(situation, unit, outlook if usable else None)
         ahead = (situation.lead.p50_s, situation.lead.p95_s)
         expected = self._expect(rate, now, ahead, outlook if usable else None)
-        bounds = Bounds(
-            settings.min_replicas,
-            max(settings.max_replicas, settings.min_replicas),
-            settings.down.hold_s,
-            _mean_s(situation),
-            SLACK,
-        )
+        bounds = _bounds(situation)
         self.contest.observe(rate, unit, expected, _AIM * situation.objective, now, bounds)
         self.correction.observe(situation.reading, _AIM * situation.objective, now)
         return self._answer(situation, rate, unit, expected, outlook if usable else None)
@@ -145,8 +139,7 @@ class Predictive:
         unit = situation.per_replica
         if unit is None:
             return
-        settings = situation.settings
-        bounds = Bounds(settings.min_replicas, settings.max_replicas, settings.down.hold_s, _mean_s(situation), SLACK)
+        bounds = _bounds(situation)
         ahead = (situation.lead.p50_s, situation.lead.p95_s)
         outlook: Outlook | None = None
         for at, rate in rates:
@@ -166,7 +159,14 @@ class Predictive:
             self.correction.restore(float(offset))
 
 
-def _mean_s(situation: Situation) -> float:
-    """Mean start-up time, for shadow pools: mean of the lognormal."""
-    lead = situation.lead
-    return min(exp(lead.mu + 0.5 * lead.sigma**2), lead.p95_s)
+def _bounds(situation: Situation) -> Bounds:
+    """What shadow pools share with the real one; starts take the mean of the lognormal."""
+    settings, lead = situation.settings, situation.lead
+    return Bounds(
+        least=settings.min_replicas,
+        most=settings.max_replicas,
+        hold_s=settings.down.hold_s,
+        lead_s=min(exp(lead.mu + 0.5 * lead.sigma**2), lead.p95_s),
+        slack=SLACK,
+        objective=min(0.5, max(1e-4, settings.objective.misses)),
+    )
