@@ -184,7 +184,8 @@ async def test_sigkill_with_streams_running_and_return(tmp_path: Path) -> None:
         statuses = [(await balancer.post(CHAT, chat(3)))[0] for _ in range(8)]
         assert statuses == [200] * 8
         ended = await asyncio.gather(*streams)
-        assert sum(stream.clean for stream in ended) == 2
+        # Those on the other are whole; one that had brought no byte yet may have been tried again there.
+        assert sum(stream.clean for stream in ended) >= 2
         assert all(stream.clean or stream.error is not None or stream.broken for stream in ended)
         one.restart()
         await balancer.until(one, lambda r: r["state"] in ("ready", "warming"), "it is back", within_s=30.0)
