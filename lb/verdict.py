@@ -19,8 +19,9 @@ OVERLOAD_MAX_S = 30.0
 HOLLOW_FACTOR = 10.0
 """An empty answer this many times faster than predicted is no answer: a replica that fails fast and says 200 looks idle
 and would draw all traffic."""
-HOLLOW_STREAM_BYTES = 64
-"""An end mark and a comment or two; a first chunk with any content is longer."""
+HOLLOW_STREAM_BYTES = 512
+"""A stream without progress within this size holds no more than a chunk with a finish reason (some 250 bytes), an end
+mark and comments."""
 
 
 class Verdict:

@@ -250,10 +250,22 @@ def test_a_replica_that_answers_nothing_very_fast_is_ejected(box: Box) -> None:
     box.join("a", "b")
     for _ in range(5):
         ticket = on(box, "a")
+        ticket.bytes_out = 280  # a chunk that says "stop", and [DONE]
         box.now += 0.001
         box.finish(ticket, usage=Usage(500, 0))
     assert box.state("a") == "ejected"
     assert "empty" in box.balancer.replicas["a"].reason
+
+
+def test_a_fast_answer_with_content_is_not_hollow(box: Box) -> None:
+    """Asked for a stream, answered in one piece: no events, but bytes."""
+    box.join("a", "b")
+    for _ in range(10):
+        ticket = on(box, "a")
+        ticket.bytes_out = 900
+        box.now += 0.001
+        box.finish(ticket, usage=Usage(500, None))
+    assert box.state("a") == "ready"
 
 
 def test_drained_gets_nothing_new_and_ends_what_it_has(box: Box) -> None:
