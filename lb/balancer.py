@@ -45,18 +45,25 @@ from lb.watch import Watch
 class Balancer:
     """The facade over routing, admission, health and cost.
 
-    `abandons` names the runtimes that go on with a unary request after its client has left.
+    `abandons` names the runtimes that go on with a unary request after its client has left, `any_model` those that hold
+    one model and answer to any name of it.
     """
 
     def __init__(
-        self, settings: LbSettings, *, rng: random.Random, now: float, abandons: Mapping[str, bool] | None = None
+        self,
+        settings: LbSettings,
+        *,
+        rng: random.Random,
+        now: float,
+        abandons: Mapping[str, bool] | None = None,
+        any_model: frozenset[str] = frozenset(),
     ) -> None:
         changed: list[Replica] = []
         self.settings = settings
         self._recent = Recent()
         self._lessons = Lessons(TokenEstimator(settings.cost), OutputLengths(settings.cost))
         self._router = Router(settings.routing, rng, changed)
-        self._fleet = Fleet(settings, self._router, changed, abandons or {}, now)
+        self._fleet = Fleet(settings, self._router, changed, abandons or {}, any_model, now)
         self._watch = Watch(settings, self._fleet)
         self._verdict = Verdict(settings, self._fleet, self._watch)
         self._waiting = WaitingRoom(settings, self._fleet, self._router, self._recent)

@@ -92,7 +92,7 @@ class Ticket:
     cached_tokens: float = 0.0
     """Estimate of prompt tokens that the chosen replica has in its prefix cache."""
     output_tokens: float = 0.0
-    """Median estimate, all choices."""
+    """Expected, all choices."""
     predicted_s: float = 0.0
     """Predicted time to the end of the answer, when routed."""
     events: int = 0

@@ -27,15 +27,23 @@ class Fleet:
     """All replicas. Every change of state goes through `move`."""
 
     __slots__ = (
-        "_abandons", "_changed", "_free", "_settings", "pools", "ramping", "replicas", "retired", "router", "warmup",
+        "_abandons", "_any_model", "_changed", "_free", "_settings", "pools", "ramping", "replicas", "retired", "router",
+        "warmup",
     )  # fmt: skip
 
     def __init__(
-        self, settings: LbSettings, router: Router, changed: list[Replica], abandons: Mapping[str, bool], now: float
+        self,
+        settings: LbSettings,
+        router: Router,
+        changed: list[Replica],
+        abandons: Mapping[str, bool],
+        any_model: frozenset[str],
+        now: float,
     ) -> None:
         self._settings = settings
         self._changed = changed
         self._abandons = abandons
+        self._any_model = any_model
         self._free: list[int] = []
         """Bits of the prefix index that gone replicas left."""
         self.router = router
@@ -83,6 +91,12 @@ class Fleet:
             self.bury(replica, now, effects)
         return self._rebuild(now)
 
+    def learn_runtime(self, replica: Replica, runtime: str, now: float) -> list[Pool]:
+        """A probe has found out what it runs. Returns pools that are gone."""
+        before = replica.any_model
+        self.set_runtime(replica, runtime)
+        return self._rebuild(now) if replica.any_model != before else []
+
     def learn_models(self, replica: Replica, models: tuple[str, ...], now: float) -> list[Pool]:
         """The runtime has said what it serves; an operator's list goes first."""
         if replica.endpoint.models or models == replica.models:
@@ -114,6 +128,8 @@ class Fleet:
     def set_runtime(self, replica: Replica, runtime: str | None) -> None:
         replica.runtime = runtime
         replica.abandons = bool(runtime and self._abandons.get(runtime, False))
+        # An operator who lists models means those.
+        replica.any_model = runtime in self._any_model and not replica.endpoint.models
 
     def _rebuild(self, now: float) -> list[Pool]:
         everyone = self.everyone()

@@ -13,7 +13,7 @@ from lb.effects import Abort, Effects, Rejected, ReplicaChanged, Routed
 from lb.endpoint import Endpoint
 from lb.replica import GpuReading
 from lb.runtime import ProbeResult, RuntimeLoad
-from lb.runtimes import ABANDONS
+from lb.runtimes import ABANDONS, ANY_MODEL
 from lb.settings import LbSettings
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,9 @@ class Gateway:
     def __init__(self, settings: LbSettings, loop: asyncio.AbstractEventLoop, rng: random.Random | None = None) -> None:
         self.loop = loop
         self.now = loop.time
-        self.balancer = Balancer(settings, rng=rng or random.Random(), now=loop.time(), abandons=ABANDONS)
+        self.balancer = Balancer(
+            settings, rng=rng or random.Random(), now=loop.time(), abandons=ABANDONS, any_model=ANY_MODEL
+        )
         self._sources: dict[str, tuple[Endpoint, ...]] = {}
         self._endpoints: tuple[Endpoint, ...] = ()
         self._endpoint_listeners: list[Callable[[tuple[Endpoint, ...]], None]] = []

@@ -136,6 +136,8 @@ class Pools:
                     replica.rosters.append(self._any_model)
             else:
                 replica.rosters = [self._listed[model] for model in replica.models]
+                if replica.any_model and not replica.retired:
+                    replica.rosters.append(self._any_model)  # for names that nobody lists
             if self._all is not None:
                 replica.rosters.append(self._all)
             for roster in replica.rosters:

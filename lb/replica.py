@@ -119,6 +119,8 @@ class Replica:
     models: tuple[str, ...] | None = None
     """What it serves; None: not known yet, any model."""
     runtime: str | None = None
+    any_model: bool = False
+    """Its runtime holds one model and answers to any name of it."""
     abandons: bool = False
     """Its runtime works on after the client of a unary request left."""
 

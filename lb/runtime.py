@@ -42,6 +42,8 @@ class ProbeStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
+    """One answer, or none, to a health probe."""
+
     status: ProbeStatus
     reason: str = ""
     """For people: `connection refused`, `503 Loading model`, `timed out after 2 s`."""

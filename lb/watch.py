@@ -46,13 +46,16 @@ class Watch:
         replica.load = load
         replica.load_at = now
         replica.load_misses = 0
-        if load.running is not None:
-            total = load.running + (load.waiting or 0.0)
+        if load.running is not None or load.waiting is not None:
+            # Where others wait and what runs is not told (Triton), what waits is at least there.
+            total = (load.running or 0.0) + (load.waiting or 0.0)
             seen = max(0.0, total - replica.in_flight)
             replica.foreign = min(seen, replica.foreign_seen)
             replica.foreign_seen = seen
-            # What is abandoned is in the runtime's own count now.
-            replica.abandoned.clear()
+            if load.running is not None:
+                # What is abandoned is in the runtime's own count, as far as two readings have confirmed it.
+                unconfirmed = max(0, round(seen - replica.foreign))
+                del replica.abandoned[: max(0, len(replica.abandoned) - unconfirmed)]
         self._slots(replica, load)
         self._life(replica, load, now)
         if load.kv_capacity_tokens:
@@ -66,12 +69,17 @@ class Watch:
         """How many requests it runs at once: told, or seen while others waited."""
         if load.max_running is not None:
             replica.slots = load.max_running
-        if load.running is None or load.waiting is None:
+        if load.waiting is None:
             replica.full_at = None
             return
-        replica.full_seen = replica.full_seen + 1 if load.waiting >= 1.0 and load.running >= 1.0 else 0
+        waits = load.waiting >= 1.0 and (load.running is None or load.running >= 1.0)
+        replica.full_seen = replica.full_seen + 1 if waits else 0
         if replica.full_seen < _FULL_READINGS:
             replica.full_at = None
+            return
+        if load.running is None:
+            # Full, and at how many is not told: of ours those that do not wait, and one at least.
+            replica.full_at = max(1.0, replica.in_flight - load.waiting)
             return
         replica.full_at = load.running
         if load.max_running is None:
@@ -109,10 +117,10 @@ class Watch:
         """One probe. Returns pools that are gone, as the replica has said what it serves."""
         fleet = self._fleet
         gone: list[Pool] = []
-        if probe.models is not None:
-            gone = fleet.learn_models(replica, probe.models, now)
         if probe.runtime is not None and replica.endpoint.runtime == "auto":
-            fleet.set_runtime(replica, probe.runtime)
+            gone = fleet.learn_runtime(replica, probe.runtime, now)
+        if probe.models is not None:
+            gone += fleet.learn_models(replica, probe.models, now)
         verdict = replica.probes.observe(probe.status, self._settings.health)
         if verdict is ProbeStatus.READY:
             if replica.gpu is None or replica.gpu.state is not GpuState.LOST:

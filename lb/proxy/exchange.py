@@ -309,11 +309,10 @@ class Exchange:
             return False
         self._fresh = False
         self.connection = None
+        context.gateway.arm()
         if isinstance(decision, Routed):
             self._dispatch()
-        elif isinstance(decision, Queued):
-            context.gateway.arm()
-        else:
+        elif isinstance(decision, Rejected):
             context.loop.call_soon(self.on_rejected, decision)  # after the failed connection is done with
         return True
 

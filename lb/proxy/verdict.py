@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from lb.effects import Outcome
 from lb.errors import Reason
+from lb.runtimes import RUNTIMES
 
 HELD_BODY_BYTES = 65_536
 """Error bodies are read up to this size before it is decided whether to try elsewhere; real ones have a few hundred."""
 
 _LOADING = (b"loading", b"starting", b"warming", b"not ready", b"initializing")
-_TERMINATING = (
-    b"after shutdown",  # vLLM: "cannot schedule new futures after shutdown", with /health still 200
-    b"shutting down",  # Triton, MLServer, uvicorn
-    b"enginedeaderror",  # vLLM with a dead engine process
-    b"server is stopping",
-)
+_TERMINATING = (b"after shutdown", b"shutting down", b"server is stopping")
+_DYING = tuple(sign for spec in RUNTIMES.values() for sign in spec.dying)
+_CLIENT_FAULTS = tuple(sign for spec in RUNTIMES.values() for sign in spec.client_faults)
+"""Signs of all engines together: their words are their own, so it need not be known which one speaks."""
 
 _FAILURES: dict[Outcome, tuple[Reason, int, str]] = {
     Outcome.CONNECT_FAILED: (Reason.UPSTREAM_CONNECT, 502, "the replica could not be reached"),
@@ -51,8 +50,13 @@ def judge(status: int, body: bytes) -> Outcome:
         return Outcome.OVERLOADED
     if status < 500:
         return Outcome.CLIENT_ERROR
-    text = body[:4096].lower()
-    if any(phrase in text for phrase in _TERMINATING):
+    head = body[:4096]
+    if any(sign.status == status and sign.contains in head for sign in _CLIENT_FAULTS):
+        return Outcome.CLIENT_ERROR
+    text = head.lower()
+    if any(phrase in text for phrase in _TERMINATING) or any(
+        sign.status == status and sign.contains in head for sign in _DYING
+    ):
         return Outcome.TERMINATING
     if status == 503:
         return Outcome.LOADING if any(phrase in text for phrase in _LOADING) else Outcome.OVERLOADED

@@ -40,5 +40,7 @@ DETECTION_PATHS: tuple[str, ...] = (
 """What is asked to find out which engine answers, one after another until one is recognised. Cheap and telling first;
 `/metrics` last and only when the others were open, as TensorRT-LLM empties it by reading."""
 
+ANY_MODEL = frozenset(name for name, spec in RUNTIMES.items() if spec.any_model)
+"""Engines that hold one model and answer to any name of it."""
 ABANDONS: dict[str, bool] = {name: spec.abandons_unary for name, spec in RUNTIMES.items()}
 """By engine: whether it goes on with a unary request whose client has left."""

@@ -6,6 +6,9 @@ from lb.replica import Replica
 from lb.routing.form import Form
 from lb.settings import RoutingSettings
 
+UNKNOWN_TOKENS = 256.0
+"""What a request of others still has to generate, while we have none beside it to compare with: the answers' prior."""
+
 
 class PredictedWork:
     """prefill a + b*u + c*(n^2-m^2), then a decode step per output token, slowed by those it shares steps with.
@@ -35,11 +38,12 @@ def _slot_wait_s(replica: Replica) -> float:
     """Time until a slot is free: the requests beyond the slots leave at the rate at which running ones end."""
     slots = replica.full_at if replica.full_at is not None else replica.slots
     own = replica.in_flight
-    if slots is None or not own:
+    if slots is None:
         return 0.0
     beyond = own + replica.foreign + len(replica.abandoned) - slots
     if beyond < 0.0:
         return 0.0
     pace = replica.pace
     step_s = pace.step_s + pace.running_s * slots + pace.context_s * replica.kv_tokens
-    return (beyond + 1.0) * (replica.output_tokens_left / own) * step_s / max(1.0, slots)
+    left = replica.output_tokens_left / own if own else UNKNOWN_TOKENS
+    return (beyond + 1.0) * left * step_s / max(1.0, slots)

@@ -25,11 +25,13 @@ def endpoint(name: str, **fields: object) -> Endpoint:
 class Box:
     """Drives one balancer; `now` moves only by hand."""
 
-    def __init__(self, settings: LbSettings, *, abandons: dict[str, bool] | None = None) -> None:
+    def __init__(
+        self, settings: LbSettings, *, abandons: dict[str, bool] | None = None, any_model: frozenset[str] = frozenset()
+    ) -> None:
         self.now = 1000.0
         self.effects: list[object] = []
         self._ids = itertools.count()
-        self.balancer = Balancer(settings, rng=random.Random(7), now=self.now, abandons=abandons)
+        self.balancer = Balancer(settings, rng=random.Random(7), now=self.now, abandons=abandons, any_model=any_model)
 
     def join(self, *names: str, **fields: object) -> None:
         self.endpoints(*(endpoint(name, **fields) for name in names))

@@ -51,3 +51,9 @@ def test_every_end_of_an_attempt_has_words_for_the_client() -> None:
         assert message
         assert isinstance(reason, Reason)
     assert failure_of(Outcome.ABORTED, Reason.DRAINING)[0] is Reason.DRAINING
+
+
+def test_a_500_that_is_the_clients_fault_is_no_mark_against_the_replica() -> None:
+    triton = b'{"error":"failed to parse the request JSON buffer: Invalid value. at 4"}'
+    assert judge(500, triton) is Outcome.CLIENT_ERROR
+    assert judge(503, b'{"error":{"message":"EngineDeadError"}}') is Outcome.TERMINATING
