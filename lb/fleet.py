@@ -27,8 +27,8 @@ class Fleet:
     """All replicas. Every change of state goes through `move`."""
 
     __slots__ = (
-        "_abandons", "_any_model", "_changed", "_free", "_settings", "pools", "ramping", "replicas", "retired", "router",
-        "warmup",
+        "_abandons", "_any_model", "_changed", "_free", "_settings", "pools", "ramping", "replicas", "retired",
+        "router", "warmup",
     )  # fmt: skip
 
     def __init__(
