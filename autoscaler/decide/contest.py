@@ -18,14 +18,15 @@ from math import ceil, exp, inf, log
 
 from autoscaler.decide.predictor import Expectation
 
-RUNGS = (-0.5, 0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 3.7, 4.5)
-"""Margins as normal scores of the predictor's own spread: from a quantile of 0.3 up to what only a service with hardly
+RUNGS = (-2.0, -1.4, -0.9, -0.5, -0.1, 0.3, 0.7, 1.2, 1.8, 2.6, 3.6)
+"""Margins as normal scores of the predictor's own spread: from a quantile of 0.02 up to what only a service with hardly
 any misses wants. Between them is interpolated."""
 _STEEPNESS = 30.0
 """How fast misses grow with load, as the slope of their log-odds over (demand / capacity): from 1 % at capacity to a
 fifth at 10 % more. Measured on modelled replicas with continuous batching and lengths with a heavy tail."""
-_INERTIA_S = 60.0
-"""Memory of load: batches take about an answer's time to fill and to empty, so that short bursts pass unnoticed."""
+INERTIA = 12.0
+"""Memory of load in mean answer times: batches fill and empty as the longest answers begin and end, which with a heavy
+tail take many times the mean; shorter bursts pass unnoticed. Measured on the same replicas."""
 _SWITCH = 0.98
 """Another predictor takes over when it is at least 2 % cheaper: less is noise, and each change is a jump."""
 _PRIOR_RUNG = 2.0
@@ -85,6 +86,8 @@ class Bounds:
     hold_s: float
     lead_s: float
     slack: float
+    inertia_s: float
+    """Bursts that are shorter go unnoticed."""
     objective: float
     """Share of misses at capacity, by which capacity is defined; within (0, 1)."""
 
@@ -146,7 +149,7 @@ class Contest:
         self._offered = self._offered * fade + rate * passed
         self._seconds = self._seconds * fade + passed
         self._load = (
-            rate if self._load is None else self._load + (1.0 - exp(-passed / _INERTIA_S)) * (rate - self._load)
+            rate if self._load is None else self._load + (1.0 - exp(-passed / bounds.inertia_s)) * (rate - self._load)
         )
         odds = log(bounds.objective / (1.0 - bounds.objective)) - _STEEPNESS
         slope = _STEEPNESS * self._load / unit

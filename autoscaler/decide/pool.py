@@ -189,7 +189,7 @@ class Pool:
         spent: Spent, actions: list[Action], now: float,
     ) -> Step:  # fmt: skip
         change = step.desired - supply
-        lead_s = self.lead(now).p95_s
+        lead_s = self.lead(now).p50_s
         if change > 0:
             back = self.reconciler.undrain(fleet, change, step.reason)
             kinds, refused = self._affordable(counts, supply, change - len(back), fleet, budget, spent, now)

@@ -172,8 +172,8 @@ class RateSettings(Section):
     """Most replicas added within the window."""
     down: Annotated[int, Field(ge=1)] = 1000
     """Most replicas removed within the window."""
-    reversals: Annotated[int, Field(ge=1)] = 4
-    """Turns from up to down within two lead times, counted over the last day, after which each further one doubles
+    reversals: Annotated[int, Field(ge=1)] = 8
+    """Turns between up and down within two median lead times, over the last day, after which each further one doubles
     the hold time (flap guard), up to eight times."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import exp
 from statistics import NormalDist
 
-from autoscaler.decide.contest import Bounds, Contest
+from autoscaler.decide.contest import INERTIA, Bounds, Contest
 from autoscaler.decide.correction import Correction
 from autoscaler.decide.observation import Quality
 from autoscaler.decide.outlook import Outlook
@@ -23,6 +23,7 @@ SLACK = 0.25
 """Replicas by which demand may exceed or fall short of a size before the size changes: without it every tick changes
 something where demand lies between two sizes."""
 _DAY_S = 86_400.0
+_LEAST_INERTIA_S, _USUAL_INERTIA_S, _MOST_INERTIA_S = 15.0, 200.0, 300.0
 _STEPS = 5
 """Points at which a forecast is looked at between now and the end of the payback time."""
 
@@ -159,6 +160,14 @@ class Predictive:
             self.correction.restore(float(offset))
 
 
+def _inertia_s(situation: Situation) -> float:
+    """From the mean time that an answer takes, by Little's law."""
+    running, served = situation.reading.get("in_flight"), situation.reading.get("served_per_s")
+    if running is None or not served:
+        return _USUAL_INERTIA_S
+    return min(_MOST_INERTIA_S, max(_LEAST_INERTIA_S, INERTIA * running / served))
+
+
 def _bounds(situation: Situation) -> Bounds:
     """What shadow pools share with the real one; starts take the mean of the lognormal."""
     settings, lead = situation.settings, situation.lead
@@ -168,5 +177,6 @@ def _bounds(situation: Situation) -> Bounds:
         hold_s=settings.down.hold_s,
         lead_s=min(exp(lead.mu + 0.5 * lead.sigma**2), lead.p95_s),
         slack=SLACK,
+        inertia_s=_inertia_s(situation),
         objective=min(0.5, max(1e-4, settings.objective.misses)),
     )
