@@ -38,12 +38,13 @@ _LEAST_SHARE = 1e-6
 class _Shadow:
     """One pool on paper."""
 
-    __slots__ = ("_holds", "_peaks", "_wants", "cost", "missed", "want")
+    __slots__ = ("_changed_at", "_holds", "_peaks", "_wants", "cost", "missed", "want")
 
     def __init__(self) -> None:
         self.want = 0
         self.cost = 0.0
         self.missed = 0.0
+        self._changed_at = -inf
         self._peaks: deque[tuple[float, float]] = deque()
         """Decreasing maxima of the wish within the hold time."""
         self._wants: deque[tuple[float, int]] = deque()
@@ -61,8 +62,10 @@ class _Shadow:
         up, down = ceil(wish - bounds.slack), ceil(peaks[0][1] + bounds.slack)
         if up > want:
             want = up
-        elif down < want:
+        elif down < want and now - self._changed_at >= bounds.payback_s:
             want = down
+        if want != self.want:
+            self._changed_at = now
         want = self.want = min(max(want, bounds.least), bounds.most)
         wants = self._wants
         while wants and wants[-1][1] >= want:
@@ -84,6 +87,7 @@ class Bounds:
     least: int
     most: int
     hold_s: float
+    payback_s: float
     lead_s: float
     slack: float
     inertia_s: float
@@ -188,7 +192,9 @@ class Contest:
     def _standing(self, name: str, row: list[_Shadow], target: float) -> Standing:
         """The first margin from above after which misses are too many, interpolated in the logarithm of misses."""
         goal = log(max(target, _LEAST_SHARE))
-        shares = [log(max(shadow.missed / self._offered, _LEAST_SHARE)) for shadow in row]
+        # What even the greatest margin does not prevent is no reason for a margin.
+        lost = row[-1].missed
+        shares = [log(max((shadow.missed - lost) / self._offered, _LEAST_SHARE)) for shadow in row]
         means = [shadow.cost / max(self._seconds, 1.0) for shadow in row]
         index = len(RUNGS) - 1
         while index > 0 and shares[index - 1] <= goal:

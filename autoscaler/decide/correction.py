@@ -11,12 +11,12 @@ from math import exp, isfinite
 
 from autoscaler.decide.observation import Reading
 
-_GAIN_PER_H = 1.5
-"""Normal scores per hour in which everything misses. Ten minutes of that raise the margin by a quarter; a day without
-a miss at an objective of 1 % lowers it by a third. Over a week a drift of half a score costs 0.2 points of misses."""
+_GAIN_PER_H = 3.0
+"""Normal scores per hour in which everything misses. Ten minutes of that raise the margin by half a score; a day
+without a miss at an objective of 1 % lowers it by as much. A drift of one score over a week costs 0.2 points."""
 _MEAN_S = 86_400.0
 """Memory of mean demand: an hour of the night counts for as many requests as it has."""
-_MOST = 1.5
+_MOST = 2.0
 _MOST_WEIGHT = 4.0
 _LONGEST_S = 300.0
 """Counters that were away for longer say nothing about when their misses happened."""

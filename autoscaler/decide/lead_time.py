@@ -18,7 +18,8 @@ from autoscaler.fleet import STAGES, Stage
 
 _Z95 = 1.6448536269514722
 _PRIOR_WEIGHT = 3.0
-"""Pseudo-observations of the prior: five real starts outweigh a wrong policy."""
+_PRIOR_LEAST = 0.5
+"""Pseudo-observations of the prior before any start, and after many: five real starts outweigh a wrong policy."""
 _MEMORY = 50
 """Starts remembered per stage: weeks on a calm pool, a day on a lively one, and an image that grew shows in a few."""
 _FADING = 0.95
@@ -80,21 +81,23 @@ def _expected_log(bound: float, mu: float, sigma: float) -> tuple[float, float]:
 
 
 def fit(times_s: Sequence[float], ages_s: Iterable[float], prior: LeadTime) -> LeadTime:
-    """Finished times (oldest first) and ages of unfinished starts, with a prior, to a lognormal."""
+    """Finished times and ages of unfinished starts (each oldest first), with a prior, to a lognormal."""
     weights = [_FADING**back for back in range(len(times_s) - 1, -1, -1)]
     logs = [log(time_s) for time_s in times_s]
     # Only ages past the median say something: most starts that are young will simply finish.
     bounds = [log(age_s) for age_s in ages_s if age_s > prior.p50_s]
-    total = _PRIOR_WEIGHT + sum(weights) + len(bounds)
-    first = _PRIOR_WEIGHT * prior.mu + sum(w * x for w, x in zip(weights, logs, strict=True))
-    second = _PRIOR_WEIGHT * (prior.sigma**2 + prior.mu**2) + sum(w * x * x for w, x in zip(weights, logs, strict=True))
+    fades = [_FADING**back for back in range(len(bounds) - 1, -1, -1)]
+    believed = max(_PRIOR_LEAST, _PRIOR_WEIGHT * _FADING ** len(times_s))
+    total = believed + sum(weights) + sum(fades)
+    first = believed * prior.mu + sum(w * x for w, x in zip(weights, logs, strict=True))
+    second = believed * (prior.sigma**2 + prior.mu**2) + sum(w * x * x for w, x in zip(weights, logs, strict=True))
     mu, sigma = prior.mu, prior.sigma
     for _ in range(_ROUNDS if bounds else 1):
         sum1, sum2 = first, second
-        for bound in bounds:
+        for weight, bound in zip(fades, bounds, strict=True):
             mean, square = _expected_log(bound, mu, sigma)
-            sum1 += mean
-            sum2 += square
+            sum1 += weight * mean
+            sum2 += weight * square
         mu = sum1 / total
         sigma = min(_MOST_SIGMA, max(_LEAST_SIGMA, sqrt(max(0.0, sum2 / total - mu * mu))))
     return LeadTime(mu, sigma, len(times_s), len(bounds))

@@ -148,8 +148,8 @@ class DownSettings(Section):
     hold_s: Annotated[Seconds, Field(ge=0)] = 300.0
     """All sources must have agreed for this long (the window of the Kubernetes autoscaler)."""
     payback_s: Annotated[Seconds, Field(ge=0)] = 300.0
-    """A replica that is wanted again within drain + lead time + this is kept: stopping it would save less than its
-    start costs."""
+    """Nothing is given back within this time of the last change, and nothing that a forecast wants again within lead
+    time + this: stopping it would save less than its start costs."""
     drain_s: Annotated[Seconds, Field(gt=0)] = 600.0
     """Requests of a replica that leaves may run this long."""
     on_deadline: Literal["wait", "stop"] = "wait"

@@ -44,6 +44,8 @@ class Flow:
 
     def fill(self, ready: int, per_s: float) -> None:
         """Start in the steady state for `per_s` requests a second, as far as `ready` replicas hold it."""
+        if not ready:
+            return
         model, replica = self._model, self._model.replica
         step_s = replica.step_s
         for _ in range(50):

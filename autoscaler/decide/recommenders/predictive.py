@@ -175,6 +175,7 @@ def _bounds(situation: Situation) -> Bounds:
         least=settings.min_replicas,
         most=settings.max_replicas,
         hold_s=settings.down.hold_s,
+        payback_s=settings.down.payback_s,
         lead_s=min(exp(lead.mu + 0.5 * lead.sigma**2), lead.p95_s),
         slack=SLACK,
         inertia_s=_inertia_s(situation),

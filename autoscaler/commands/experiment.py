@@ -1,0 +1,252 @@
+"""Runs what `simulate` and `replay` ask for: reads files, shows progress, prints the table, writes the outputs."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from autoscaler.policy.pools import PoolSettings
+from autoscaler.sim.calibration import calibrate
+from autoscaler.sim.lab import EVERYONE, ORACLES, TIDEGATE, Lab, hours_at, lab_for
+from autoscaler.sim.pool_model import PoolModel
+from autoscaler.sim.replica_model import ReplicaModel
+from autoscaler.sim.report import HEADER, TARGETS, Row, cells, record, row, schedule_lines
+from autoscaler.sim.score import Score
+from autoscaler.sim.series import Series, SeriesError, Trace, read_series, read_trace
+from autoscaler.sim.start_up import SCENARIOS, Scenario
+from autoscaler.sim.workload import Lengths, Load, load_of, load_of_trace
+
+FAST_ERROR = "GPU-hours within 2 %, misses within 0.3 points of the exact engine (tests/autoscaler/sim/test_engines.py)"
+
+
+class InputError(ValueError):
+    """The command line or a file is wrong; the message says what would be right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to play."""
+
+    draw: Callable[[float | None, int], Load]
+    """The load for a peak in requests a second (None: as it is) and a seed."""
+    lengths: Lengths
+    scenario: Scenario
+    peak: int | None
+    max_replicas: int | None
+    objective: float
+    policies: tuple[str, ...]
+    engine: str
+    seeds: int
+    pools: tuple[tuple[str, PoolSettings | None], ...]
+    """Tidegate's policies by the name that the table shows; one, or two to compare."""
+
+
+def open_text(path: Path) -> io.TextIOBase:
+    """A text file, unpacked if it ends in .gz. Raises InputError."""
+    try:
+        if path.suffix == ".gz":
+            return io.TextIOWrapper(gzip.open(path), encoding="utf-8")
+        return path.open(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+
+
+def series_from(path: Path) -> Series:
+    with open_text(path) as file:
+        try:
+            return read_series(file)
+        except (SeriesError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}: {error}") from None
+
+
+def trace_from(path: Path) -> Trace:
+    with open_text(path) as file:
+        try:
+            return read_trace(file)
+        except (SeriesError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}: {error}") from None
+
+
+def source_of(
+    demand: Path | None, lengths: Path | None, trace: Path | None, days: float | None
+) -> tuple[Callable[[float | None, int], Load], Lengths]:
+    """How to draw the load, and lengths, from the files that were named."""
+    if (demand is None) == (trace is None):
+        raise InputError("give either --demand FILE with --lengths TRACE, or --trace FILE")
+    if trace is not None:
+        requests = trace_from(trace)
+        return lambda peak, seed: load_of_trace(requests, peak_per_s=peak, seed=seed), Lengths.of(requests)
+    assert demand is not None
+    if lengths is None:
+        raise InputError("--demand needs --lengths TRACE: a request's cost is in its lengths")
+    return drawn_from(series_from(demand), days), Lengths.of(trace_from(lengths))
+
+
+def drawn_from(series: Series, days: float | None) -> Callable[[float | None, int], Load]:
+    return lambda peak, seed: load_of(series, days=days, peak_per_s=peak, seed=seed)
+
+
+def scenario_of(name: str, start_up: str | None) -> Scenario:
+    if start_up is None:
+        if name not in SCENARIOS:
+            raise InputError(f"--scenario {name!r}: there are {', '.join(SCENARIOS)}")
+        return SCENARIOS[name]
+    try:
+        p50_s, p95_s = (float(part.strip().removesuffix("s")) for part in start_up.split(","))
+    except ValueError:
+        raise InputError(f"--start-up {start_up!r}: write two numbers of seconds, such as 100,240") from None
+    if not 0.0 < p50_s <= p95_s:
+        raise InputError(f"--start-up {start_up!r}: the first must be positive and not more than the second")
+    return Scenario("custom", p50_s, p95_s)
+
+
+def share_of(text: str) -> float:
+    try:
+        value = float(text[:-1]) / 100.0 if text.endswith("%") else float(text)
+    except ValueError:
+        raise InputError(f"--objective-misses {text!r}: write a share such as 1% or 0.01") from None
+    if not 0.0 < value < 0.5:
+        raise InputError(f"--objective-misses {text!r}: must be over 0 and under 50%")
+    return value
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [name for name in names if name not in EVERYONE]
+    if unknown or not names:
+        raise InputError(f"--policies {text!r}: there are {', '.join(EVERYONE)}")
+    return names
+
+
+@contextmanager
+def progress_bar(console: Console, title: str, total: float) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error that advances by what it is told."""
+    columns = (TextColumn("{task.description:32s}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda advance: progress.update(task, advance=advance)
+
+
+class Experiment:
+    """One call of the command."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._notes = Console(stderr=True)
+        self.runs: dict[str, list[list[Score]]] = {}
+        """By policy and seed."""
+        self.at: dict[str, list[list[float]]] = {}
+        self._model: PoolModel | None = None
+
+    def play(self) -> list[Row]:
+        """All policies and seeds. A failure names its seed."""
+        plan = self._plan
+        with progress_bar(self._notes, "calibrating the fast engine", 8100) as tell:
+            self._model = calibrate(ReplicaModel(), plan.lengths, progress=tell)
+        for seed in range(1, plan.seeds + 1):
+            try:
+                self._seed(seed)
+            except Exception:
+                sys.stderr.write(f"tidegate: a run failed with seed {seed}\n")
+                raise
+        rows = []
+        for name, runs in self.runs.items():
+            rows.append(row(name, runs, plan.objective, self.at.get(name, ())))
+        return rows
+
+    def _seed(self, seed: int) -> None:
+        plan = self._plan
+        assert self._model is not None
+        lab = lab_for(
+            self._model, plan.lengths, lambda peak: plan.draw(peak, seed), plan.scenario, peak=plan.peak,
+            max_replicas=plan.max_replicas, objective=plan.objective, seed=seed,
+        )  # fmt: skip
+        length = len(lab.load.arrivals) - lab.load.start
+        if length < 1800:
+            raise InputError(f"only {length} s to play; at least half an hour is needed, as 15 minutes are not scored")
+        for name in plan.policies:
+            if name == TIDEGATE:
+                for label, pool in plan.pools:
+                    self._keep(label, [self._own(replace(lab, pool=pool), label, length)], [])
+            elif plan.engine == "exact":
+                with progress_bar(self._notes, f"{name}, seed {seed}, exact", length) as tell:
+                    self._keep(name, [lab.exact(lab.policy(name), 1.0, tell)], [])
+            else:
+                with progress_bar(self._notes, f"{name}, seed {seed}", 8.0 * length) as tell:
+                    scores = lab.sweep(name, plan.objective, progress=tell)
+                self._keep(name, scores, hours_at(scores, TARGETS))
+
+    def _own(self, lab: Lab, label: str, length: int) -> Score:
+        """Tidegate finds its margin itself, so it is run once."""
+        with progress_bar(self._notes, f"{label}, seed {lab.seed}, {self._plan.engine}", length) as tell:
+            play = lab.exact if self._plan.engine == "exact" else lab.fast
+            return replace(play(lab.tidegate(), 1.0, tell), policy=label)
+
+    def _keep(self, name: str, scores: list[Score], at: list[float]) -> None:
+        self.runs.setdefault(name, []).append(scores)
+        if at:
+            self.at.setdefault(name, []).append(at)
+
+    # ------------------------------------------------------------------ what comes out
+
+    def show(self, rows: list[Row]) -> None:
+        """The table, on standard output."""
+        plan = self._plan
+        oracle = next((one for one in rows if one.policy == ORACLES[1] and one.gpu_hours), None)
+        reference = None if oracle is None else oracle.gpu_hours[TARGETS.index(0.01)]
+        table = Table(
+            title=f"start-up {plan.scenario.p50_s:g}/{plan.scenario.p95_s:g} s, objective {plan.objective:.2%}"
+        )
+        for name in HEADER:
+            table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
+        for one in rows:
+            table.add_row(*cells(one, reference))
+        console = Console()
+        console.print(table)
+        if plan.engine == "fast":
+            console.print(f"[dim]fast engine: {FAST_ERROR}[/dim]", highlight=False)
+        if len(plan.pools) == 2:
+            first, second = (next(one for one in rows if one.policy == label) for label, _ in plan.pools)
+            change = second.hours / first.hours - 1.0
+            points = 100 * (second.misses - first.misses)
+            console.print(
+                f"{second.policy} against {first.policy}: GPU-hours {change:+.1%}, misses {points:+.2f} points"
+            )
+
+    def write(self, rows: list[Row], json_out: Path | None, plot: Path | None, schedule: Path | None) -> None:
+        """The files that were asked for."""
+        flat = {name: [score for scores in runs for score in scores] for name, runs in self.runs.items()}
+        plan = self._plan
+        if json_out is not None:
+            facts = {
+                "engine": plan.engine, "objective": plan.objective, "seeds": plan.seeds, "peak": plan.peak,
+                "start_up_p50_s": plan.scenario.p50_s, "start_up_p95_s": plan.scenario.p95_s,
+            }  # fmt: skip
+            json_out.write_text(json.dumps(record(rows, flat, facts), indent=1) + "\n")
+        if plot is not None:
+            from autoscaler.sim.plot import pareto
+
+            pareto(plot, flat, plan.objective)
+        if schedule is not None:
+            own = self.runs.get(plan.pools[0][0])
+            if own is None:
+                raise InputError("--dump-schedule needs tidegate among --policies")
+            schedule.write_text("\n".join(schedule_lines(own[0][0])) + "\n")
+
+
+def run(plan: Plan, *, json_out: Path | None, plot: Path | None, dump_schedule: Path | None) -> None:
+    """Play, print, write."""
+    experiment = Experiment(plan)
+    rows = experiment.play()
+    experiment.show(rows)
+    experiment.write(rows, json_out, plot, dump_schedule)
