@@ -12,7 +12,7 @@ import typer
 
 from autoscaler.errors import EXIT_BAD_INPUT, StartError
 
-COMMANDS = ("lb", "run", "check", "schema", "hash_key", "demo", "mock_runtime", "gpus", "version")
+COMMANDS = ("lb", "run", "check", "schema", "hash_key", "demo", "mock_runtime", "gpus", "simulate", "replay", "version")
 """Modules of `autoscaler.commands`, in the order of the help."""
 
 _HELP = "Load balancer and autoscaler for AI inference: routes by predicted work, scales ahead of demand."

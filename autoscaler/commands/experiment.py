@@ -28,6 +28,8 @@ from autoscaler.sim.workload import Lengths, Load, load_of, load_of_trace
 
 FAST_ERROR = "GPU-hours within 2 %, misses within 0.3 points of the exact engine (tests/autoscaler/sim/test_engines.py)"
 
+_WIDTH = 130
+
 
 class InputError(ValueError):
     """The command line or a file is wrong; the message says what would be right."""
@@ -211,7 +213,8 @@ class Experiment:
             table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
         for one in rows:
             table.add_row(*cells(one, reference))
-        console = Console()
+        # A table in a file or a pipe is not cut to a terminal that is not there.
+        console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
         console.print(table)
         if plan.engine == "fast":
             console.print(f"[dim]fast engine: {FAST_ERROR}[/dim]", highlight=False)
