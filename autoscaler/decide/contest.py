@@ -35,6 +35,18 @@ _PRIOR_S = 6 * 3600.0
 _LEAST_SHARE = 1e-6
 
 
+SLACK = 0.25
+"""Replicas by which demand has to fall short of a size before the size changes: without it every tick changes something
+where demand lies between two sizes."""
+_LAG = 0.02
+
+
+def lag(wish: float) -> float:
+    """Replicas by which demand may exceed a size before the size changes; of a small pool that is a larger share, so it
+    is bounded by a share too."""
+    return min(SLACK, _LAG * wish)
+
+
 class _Shadow:
     """One pool on paper."""
 
@@ -50,8 +62,8 @@ class _Shadow:
         self._wants: deque[tuple[float, int]] = deque()
         """Increasing minima of the decision within the start-up time: the least of them is ready."""
 
-    def decide(self, wish: float, now: float, bounds: Bounds) -> None:
-        """`wish`: replicas, not rounded."""
+    def decide(self, wish: float, crowded: int, now: float, bounds: Bounds) -> None:
+        """`wish`: replicas, not rounded; `crowded`: how many present demand fills."""
         peaks = self._peaks
         while peaks and peaks[-1][1] <= wish:
             peaks.pop()
@@ -59,7 +71,8 @@ class _Shadow:
         while peaks[0][0] < now - bounds.hold_s:
             peaks.popleft()
         want = self.want
-        up, down = ceil(wish - bounds.slack), ceil(peaks[0][1] + bounds.slack)
+        up = ceil(wish - lag(wish))
+        down = max(ceil(peaks[0][1] + SLACK), crowded)
         if up > want:
             want = up
         elif down < want and now - self._changed_at >= bounds.payback_s:
@@ -89,7 +102,6 @@ class Bounds:
     hold_s: float
     payback_s: float
     lead_s: float
-    slack: float
     inertia_s: float
     """Bursts that are shorter go unnoticed."""
     objective: float
@@ -157,6 +169,7 @@ class Contest:
         )
         odds = log(bounds.objective / (1.0 - bounds.objective)) - _STEEPNESS
         slope = _STEEPNESS * self._load / unit
+        crowded = ceil(rate / unit)
         fallback = expectations.get("last_value")
         for name, row in self._rows.items():
             expectation = expectations.get(name, fallback)
@@ -168,7 +181,7 @@ class Contest:
                     late = 1.0 / (1.0 + exp(-min(50.0, odds + slope / ready))) if ready else 1.0
                     shadow.missed = shadow.missed * fade + late * rate * passed
                     shadow.cost = shadow.cost * fade + shadow.want * passed
-                shadow.decide(expectation.level(score) / unit, now, bounds)
+                shadow.decide(expectation.level(score) / unit, crowded, now, bounds)
         if now - self._judged_at >= 60.0:
             self._judged_at = now
             self._judge(target)

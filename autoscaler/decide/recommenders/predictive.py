@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import exp
 from statistics import NormalDist
 
-from autoscaler.decide.contest import INERTIA, Bounds, Contest
+from autoscaler.decide.contest import INERTIA, SLACK, Bounds, Contest, lag
 from autoscaler.decide.correction import Correction
 from autoscaler.decide.observation import Quality
 from autoscaler.decide.outlook import Outlook
@@ -19,9 +19,6 @@ from autoscaler.policy.pools import PoolSettings
 _NORMAL = NormalDist()
 _AIM = 0.85
 """Share of the objective's misses to aim at: misses come in bursts, and a week's sum scatters by that much."""
-SLACK = 0.25
-"""Replicas by which demand may exceed or fall short of a size before the size changes: without it every tick changes
-something where demand lies between two sizes."""
 _DAY_S = 86_400.0
 _LEAST_INERTIA_S, _USUAL_INERTIA_S, _MOST_INERTIA_S = 15.0, 200.0, 300.0
 _STEPS = 5
@@ -98,7 +95,7 @@ class Predictive:
         if name == "forecast" and outlook is not None:
             keep = max(keep, min(cap, self._later(outlook, situation)) / unit)
         reason = f"{level:.3g}/s expected in {situation.lead.p95_s:.0f} s by {name}, now {rate:.3g}/s"
-        return Proposal("predictive", max(0.0, want - SLACK), keep + SLACK, reason)
+        return Proposal("predictive", want - lag(want), keep + SLACK, reason)
 
     def _later(self, outlook: Outlook, situation: Situation) -> float:
         """Middle of the forecast until a replica stopped now would have paid back its stop: above it, keep."""
@@ -133,7 +130,7 @@ class Predictive:
         level = min(
             view.level(self.contest.score("forecast")), situation.settings.predictive.growth * self._daily[0][1]
         )
-        return Proposal("predictive", level / unit - SLACK, None, f"demand is {why}; the forecast says {level:.3g}/s")
+        return Proposal("predictive", level / unit, None, f"demand is {why}; the forecast says {level:.3g}/s")
 
     def recall(self, rates: list[tuple[float, float]], situation: Situation, outlooks: Mapping[float, Outlook]) -> None:
         """Live through the past on paper: (monotonic instant, demand) in order, and what was forecast when."""
@@ -177,7 +174,6 @@ def _bounds(situation: Situation) -> Bounds:
         hold_s=settings.down.hold_s,
         payback_s=settings.down.payback_s,
         lead_s=min(exp(lead.mu + 0.5 * lead.sigma**2), lead.p95_s),
-        slack=SLACK,
         inertia_s=_inertia_s(situation),
         objective=min(0.5, max(1e-4, settings.objective.misses)),
     )
