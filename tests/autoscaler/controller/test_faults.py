@@ -77,10 +77,10 @@ class World:
                         assert one["in_flight"] == 0, "a replica with running requests was stopped"
                 case GiveUp(start_id=start_id, replica=id_):
                     for key, one in list(self.replicas.items()):
-                        if key == id_ or (start_id is not None and one["start_id"] == start_id):
-                            # The contract of the action: one that has become ready is left alone.
-                            if one["phase"] is not Phase.READY and one["phase"] is not Phase.DRAINING:
-                                del self.replicas[key]
+                        meant = key == id_ or (start_id is not None and one["start_id"] == start_id)
+                        # The contract of the action: one that has become ready is left alone.
+                        if meant and one["phase"] not in (Phase.READY, Phase.DRAINING):
+                            del self.replicas[key]
 
     def pass_time(self) -> None:
         rng = self.rng
@@ -146,7 +146,8 @@ def demand(rng: random.Random, now: float, chaos: float, level: float) -> PoolDe
 
     age = rng.choice((500.0, -100.0)) if rng.random() < 0.1 * chaos else 1.0
     return PoolDemand(
-        at=now - age, requests_per_s=number(level), in_flight=number(300.0), queued=number(level), backlog_s=number(8.0 * level),
+        at=now - age, requests_per_s=number(level), in_flight=number(300.0), queued=number(level),
+        backlog_s=number(8.0 * level),
         offered_total=number(1e5), missed_total=number(1e3), served_per_s=number(level),
         gpu_utilization=number(min(1.0, level / 20.0)),
     )  # fmt: skip
