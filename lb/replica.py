@@ -158,6 +158,8 @@ class Replica:
     """Requests it ran while others waited inside it, if it is full now (its KV memory may hold less than its slots)."""
     full_seen: int = 0
     """Readings in a row that found requests waiting."""
+    spare_seen: int = 0
+    """Readings in a row that found none waiting, with as many of ours in it as its learned slots allow."""
     limit: int = 1
     """Most requests of ours in flight, foreign ones taken off; what 'room' means."""
     kv_left: float = inf

@@ -22,6 +22,10 @@ _CHECK_S = 1.0
 _BLOCK_TOKENS = 512
 _FULL_READINGS = 2
 """Readings in a row with requests waiting inside a runtime that show how many it runs at once."""
+_SPARE_READINGS = 2
+"""Readings in a row with none waiting at the learned limit that show that it runs more."""
+_SPARE_STEP = 4
+"""Learned slots grow by this part of them, and by one at least: from a batch of 1 to 64 in 18 steps at most."""
 
 
 class Watch:
@@ -69,6 +73,8 @@ class Watch:
         """How many requests it runs at once: told, or seen while others waited."""
         if load.max_running is not None:
             replica.slots = load.max_running
+        elif replica.slots is not None:
+            self._recover(replica, replica.slots, load)
         if load.waiting is None:
             replica.full_at = None
             return
@@ -82,10 +88,21 @@ class Watch:
             replica.full_at = max(1.0, replica.in_flight - load.waiting)
             return
         replica.full_at = load.running
-        if load.max_running is None:
-            replica.slots = max(1, round(load.running)) if replica.slots is None else max(
-                replica.slots, round(load.running)
-            )  # fmt: skip
+        if load.max_running is None and replica.slots is None:
+            replica.slots = max(1, round(load.running))
+
+    def _recover(self, replica: Replica, slots: int, load: RuntimeLoad) -> None:
+        """Learned slots may have been too few: a long prompt takes a runtime's budget of tokens, and others wait beside
+        a small batch."""
+        if load.running is not None and load.running > slots:
+            replica.slots = slots = round(load.running)
+        # Below its slots it is an operator's cap, or what it said itself (429), that holds requests back.
+        at_limit = replica.in_flight >= replica.limit and replica.in_flight + replica.foreign >= slots
+        spare = at_limit and load.waiting == 0.0 and replica.overloaded_until == -inf
+        replica.spare_seen = replica.spare_seen + 1 if spare else 0
+        if replica.spare_seen >= _SPARE_READINGS:
+            replica.spare_seen = 0
+            replica.slots = slots + max(1, slots // _SPARE_STEP)
 
     def _life(self, replica: Replica, load: RuntimeLoad, now: float) -> None:
         """Rising token counters are progress, also of requests that answer in one piece."""
@@ -107,7 +124,7 @@ class Watch:
         replica.load = None
         replica.foreign = replica.foreign_seen = 0.0
         replica.full_at = None
-        replica.full_seen = 0
+        replica.full_seen = replica.spare_seen = 0
         self._fleet.recount(replica, now)
         self._fleet.router.settle(replica)
 
