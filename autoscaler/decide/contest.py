@@ -50,13 +50,13 @@ def lag(wish: float) -> float:
 class _Shadow:
     """One pool on paper."""
 
-    __slots__ = ("_changed_at", "_holds", "_peaks", "_wants", "cost", "missed", "want")
+    __slots__ = ("_holds", "_lowered_at", "_peaks", "_wants", "cost", "missed", "want")
 
     def __init__(self) -> None:
         self.want = 0
         self.cost = 0.0
         self.missed = 0.0
-        self._changed_at = -inf
+        self._lowered_at = -inf
         self._peaks: deque[tuple[float, float]] = deque()
         """Decreasing maxima of the wish within the hold time."""
         self._wants: deque[tuple[float, int]] = deque()
@@ -75,10 +75,9 @@ class _Shadow:
         down = max(ceil(peaks[0][1] + SLACK), crowded)
         if up > want:
             want = up
-        elif down < want and now - self._changed_at >= bounds.payback_s:
+        elif down < want and now - self._lowered_at >= bounds.payback_s:
             want = down
-        if want != self.want:
-            self._changed_at = now
+            self._lowered_at = now
         want = self.want = min(max(want, bounds.least), bounds.most)
         wants = self._wants
         while wants and wants[-1][1] >= want:

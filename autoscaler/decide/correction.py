@@ -16,7 +16,7 @@ _GAIN_PER_H = 3.0
 without a miss at an objective of 1 % lowers it by as much. A drift of one score over a week costs 0.2 points."""
 _MEAN_S = 86_400.0
 """Memory of mean demand: an hour of the night counts for as many requests as it has."""
-_MOST = 2.0
+_MOST = 3.0
 _MOST_WEIGHT = 4.0
 _LONGEST_S = 300.0
 """Counters that were away for longer say nothing about when their misses happened."""

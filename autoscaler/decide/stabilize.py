@@ -43,7 +43,7 @@ class Stabilizer:
         self._reversals: deque[float] = deque()
         self._last_up = -inf
         self._last_down = -inf
-        self._last_change = -inf
+        self._lowered_at = -inf
         self._first: float | None = None
 
     @property
@@ -81,8 +81,8 @@ class Stabilizer:
             return Step(supply, "fleet", "the fleet is not known whole", "fewer once every replica is seen")
         if self._agreed_since(now) < self.hold_s:
             return Step(supply, "hold", f"agreed for less than {self.hold_s:.0f} s", "fewer when the hold time is over")
-        if now - self._last_change < self._settings.down.payback_s:
-            return Step(supply, "payback", "the last change was a moment ago", "fewer once it has paid back")
+        if now - self._lowered_at < self._settings.down.payback_s:
+            return Step(supply, "payback", "the last removal was a moment ago", "fewer once it has paid back")
         if consolidates:
             return Step(supply, "objective", consolidates, "fewer at less load")
         return self._down(floor, agreed.source, agreed.reason, supply, now)
@@ -131,8 +131,8 @@ class Stabilizer:
 
     def done(self, change: int, lead_s: float, now: float) -> None:
         """The number of replicas is changed by this many. A turn within two lead times is a reversal."""
-        if change:
-            self._last_change = now
+        if change < 0:
+            self._lowered_at = now
         if change > 0:
             if now - self._last_down <= 2.0 * lead_s:
                 self._reversals.append(now)

@@ -148,7 +148,7 @@ class DownSettings(Section):
     hold_s: Annotated[Seconds, Field(ge=0)] = 300.0
     """All sources must have agreed for this long (the window of the Kubernetes autoscaler)."""
     payback_s: Annotated[Seconds, Field(ge=0)] = 300.0
-    """Nothing is given back within this time of the last change, and nothing that a forecast wants again within lead
+    """Nothing is given back within this time of the last removal, and nothing that a forecast wants again within lead
     time + this: stopping it would save less than its start costs."""
     drain_s: Annotated[Seconds, Field(gt=0)] = 600.0
     """Requests of a replica that leaves may run this long."""
