@@ -11,7 +11,7 @@ from lb.endpoint import Endpoint
 from lb.errors import Reason
 from lb.health.lifecycle import LifeEvent, next_state
 from lb.health.outlier import may_eject
-from lb.health.warmup import Ramp, WarmUpTime
+from lb.health.warmup import STEADY_COUNT, Ramp, WarmUpTime
 from lb.ledger import set_capacity
 from lb.pools import Pool, Pools
 from lb.replica import GpuState, Replica, ReplicaState, pace_of
@@ -155,11 +155,11 @@ class Fleet:
         state = next_state(previous, event)
         if state is None:
             return False
+        away_since, replica.since = replica.since, now
         replica.state = state
         replica.reason = reason
-        replica.since = now
         if state is ReplicaState.READY:
-            self._warm_up(replica, now)
+            self._warm_up(replica, away_since, now)
         elif replica.ramp is not None:
             self.warm(replica)
         if previous is ReplicaState.TRIAL:
@@ -184,17 +184,16 @@ class Fleet:
         until = replica.outlier.eject(now, health)
         return self.move(replica, LifeEvent.EJECT, f"{reason}; out for {until - now:g} s", now, effects)
 
-    def _warm_up(self, replica: Replica, now: float) -> None:
+    def _warm_up(self, replica: Replica, away_since: float, now: float) -> None:
         """Slow start, if somebody else is warm: at the beginning all are equally cold and share the load."""
         replica.outlier.healthy_since = now
         duration_s = self.warmup.duration_s
         if duration_s <= 0.0:
             return
-        for other in (one for roster in replica.rosters for one in roster.members):
-            if other.state is ReplicaState.READY and other.ramp is None and now - other.since >= duration_s:
-                replica.ramp = Ramp(now, duration_s)
-                self.ramping.append(replica)
-                return
+        others = (one for roster in replica.rosters for one in roster.members if one is not replica)
+        if any(_is_warm(other, away_since, duration_s, now) for other in others):
+            replica.ramp = Ramp(now, duration_s)
+            self.ramping.append(replica)
 
     def warm(self, replica: Replica) -> None:
         """Its ramp is over, or of no more use."""
@@ -259,3 +258,13 @@ class Fleet:
 
 def _same_place(one: Endpoint, other: Endpoint) -> bool:
     return (one.host, one.port, one.tls, one.base_path) == (other.host, other.port, other.tls, other.base_path)
+
+
+def _is_warm(other: Replica, away_since: float, duration_s: float, now: float) -> bool:
+    """Whether `other` is warmer than a replica that is ready now and was not since `away_since`."""
+    if other.state is not ReplicaState.READY or other.ramp is not None:
+        return False
+    if now - other.since >= duration_s or other.since < away_since:
+        return True
+    # As many answers as would end a ramp, and it has worked since it is ready.
+    return other.speed.coefficients.first_tokens >= STEADY_COUNT and other.progress_at > other.since

@@ -326,28 +326,6 @@ def test_the_same_name_at_another_address_is_another_replica(box: Box) -> None:
     assert box.state("a") == "joining"
 
 
-def test_the_first_replicas_share_the_load_without_a_ramp(box: Box) -> None:
-    box.join("a", "b", "c")
-    assert all(view.warm_ratio == 1.0 for view in box.balancer.view(box.now).replicas)
-
-
-def test_a_later_replica_ramps_up_and_gets_its_share(box: Box) -> None:
-    box.join("a", "b")
-    box.now += 100.0
-    old = [box.routed() for _ in range(20)]
-    box.endpoints(endpoint("a"), endpoint("b"), endpoint("c"))
-    box.probe("c")
-    view = next(one for one in box.balancer.view(box.now).replicas if one.id == "c")
-    assert view.warm_ratio < 1.0
-    for _ in range(30):
-        box.routed()
-    newcomer = box.balancer.replicas["c"]
-    assert 5 <= newcomer.in_flight <= 20
-    box.poll(11.0)
-    assert newcomer.ramp is None
-    assert len(old) == 20
-
-
 def test_unhealthy_with_one_joining_waits(box: Box) -> None:
     box.join("a", "b")
     box.probe("a", FAILED, 3)
