@@ -11,6 +11,7 @@ forecast that is worth nothing is dearer than the last value at equal misses, an
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ INERTIA = 12.0
 tail take many times the mean; shorter bursts pass unnoticed. Measured on the same replicas."""
 _SWITCH = 0.98
 """Another predictor takes over when it is at least 2 % cheaper: less is noise, and each change is a jump."""
+_DOUBT = 0.002
+"""Misses, as a share of demand, on both sides before reality and paper are compared: a fifth of the usual objective."""
+_MOST_BIAS = 20.0
 _PRIOR_RUNG = 2.0
 _PRIOR_S = 6 * 3600.0
 """Before as much demand was seen, the margin is drawn towards the prior's."""
@@ -50,12 +54,14 @@ def lag(wish: float) -> float:
 class _Shadow:
     """One pool on paper."""
 
-    __slots__ = ("_holds", "_lowered_at", "_peaks", "_wants", "cost", "missed", "want")
+    __slots__ = ("_holds", "_lowered_at", "_peaks", "_wants", "cost", "late", "missed", "want")
 
     def __init__(self) -> None:
         self.want = 0
         self.cost = 0.0
         self.missed = 0.0
+        self.late = 0.0
+        """Demand that was late in the last tick."""
         self._lowered_at = -inf
         self._peaks: deque[tuple[float, float]] = deque()
         """Decreasing maxima of the wish within the hold time."""
@@ -134,6 +140,27 @@ class Contest:
         self._chosen = names[0]
         self._standings: dict[str, Standing] = {}
         self._judged_at = -inf
+        self._real = self._paper = self._compared = 0.0
+
+    @property
+    def bias(self) -> float:
+        """Real misses over those on paper, drawn to one while little was seen."""
+        doubt = _DOUBT * max(self._compared, 0.25 * self._offered)
+        if doubt <= 0.0:
+            return 1.0
+        return min(_MOST_BIAS, max(1.0 / _MOST_BIAS, (self._real + doubt) / (self._paper + doubt)))
+
+    def compare(self, name: str, score: float, share: float | None, came: float) -> None:
+        """What really happened in the last tick with a predictor at a score: the share of `came` that missed."""
+        row = self._rows.get(name)
+        if share is None or row is None or came <= 0.0:
+            return
+        index = min(max(bisect_left(RUNGS, score), 1), len(RUNGS) - 1)
+        part = min(1.0, max(0.0, (score - RUNGS[index - 1]) / (RUNGS[index] - RUNGS[index - 1])))
+        paper = row[index - 1].late + part * (row[index].late - row[index - 1].late)
+        self._real += share * came
+        self._paper += min(paper, came)
+        self._compared += came
 
     @property
     def chosen(self) -> str:
@@ -162,6 +189,7 @@ class Contest:
         self._at = now
         fade = 0.5 ** (passed / self._memory_s)
         self._offered = self._offered * fade + rate * passed
+        self._real, self._paper, self._compared = self._real * fade, self._paper * fade, self._compared * fade
         self._seconds = self._seconds * fade + passed
         self._load = (
             rate if self._load is None else self._load + (1.0 - exp(-passed / bounds.inertia_s)) * (rate - self._load)
@@ -178,12 +206,13 @@ class Contest:
                 if passed:
                     ready = shadow.ready(now, bounds.lead_s)
                     late = 1.0 / (1.0 + exp(-min(50.0, odds + slope / ready))) if ready else 1.0
-                    shadow.missed = shadow.missed * fade + late * rate * passed
+                    shadow.late = late * rate * passed
+                    shadow.missed = shadow.missed * fade + shadow.late
                     shadow.cost = shadow.cost * fade + shadow.want * passed
                 shadow.decide(expectation.level(score) / unit, crowded, now, bounds)
         if now - self._judged_at >= 60.0:
             self._judged_at = now
-            self._judge(target)
+            self._judge(target / self.bias)
 
     def score(self, name: str | None = None) -> float:
         """Margin to use now with a predictor (None: the chosen one), drawn to the prior while little was seen."""
@@ -221,7 +250,10 @@ class Contest:
     def state(self) -> dict[str, object]:
         """What a restart must not forget; JSON."""
         rows = {name: [[one.cost, one.missed] for one in row] for name, row in self._rows.items()}
-        return {"offered": self._offered, "seconds": self._seconds, "chosen": self._chosen, "rows": rows}
+        return {
+            "offered": self._offered, "seconds": self._seconds, "chosen": self._chosen, "rows": rows,
+            "compared": [self._real, self._paper, self._compared],
+        }  # fmt: skip
 
     def restore(self, state: Mapping[str, object]) -> None:
         """The reverse, if it is whole and of the same predictors; else nothing."""
@@ -236,5 +268,8 @@ class Contest:
         for name, row in rows.items():
             for shadow, (cost, missed) in zip(self._rows[name], row, strict=True):
                 shadow.cost, shadow.missed = float(cost), float(missed)
+        compared = state.get("compared")
+        if isinstance(compared, list | tuple) and len(compared) == 3 and all(0.0 <= one < inf for one in compared):
+            self._real, self._paper, self._compared = (float(one) for one in compared)
         if state.get("chosen") in self._rows:
             self._chosen = str(state["chosen"])

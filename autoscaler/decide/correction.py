@@ -11,9 +11,9 @@ from math import exp, isfinite
 
 from autoscaler.decide.observation import Reading
 
-_GAIN_PER_H = 3.0
-"""Normal scores per hour in which everything misses. Ten minutes of that raise the margin by half a score; a day
-without a miss at an objective of 1 % lowers it by as much. A drift of one score over a week costs 0.2 points."""
+_GAIN_PER_H = 1.5
+"""Normal scores per hour in which everything misses. Ten minutes of that raise the margin by a quarter of a score;
+a day without a miss at an objective of 1 % lowers it by as much. Half a score over a week costs 0.2 points."""
 _MEAN_S = 86_400.0
 """Memory of mean demand: an hour of the night counts for as many requests as it has."""
 _MOST = 3.0
@@ -35,10 +35,13 @@ class Correction:
         """Whether anything missed since the last reading; None: not known."""
         self.share: float | None = None
         """Share of misses since the last reading."""
+        self.came = 0.0
+        """Requests since then."""
 
     def observe(self, reading: Reading, target: float, now: float) -> None:
         offered, missed = reading.get("offered_total"), reading.get("missed_total")
         self.missing = self.share = None
+        self.came = 0.0
         if offered is None or missed is None:
             return
         before, self._offered = self._offered, offered
@@ -49,6 +52,7 @@ class Correction:
         came = offered - before
         if came <= 0.0:
             return
+        self.came = came
         self.share = min(1.0, (missed - missed_before) / came)
         self.missing = missed > missed_before
         rate = came / passed

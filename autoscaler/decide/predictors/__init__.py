@@ -1,4 +1,4 @@
-"""Ways to expect demand, by name. The ledger of `decide.contest` chooses among them by what each would have cost."""
+"""Ways to expect demand, by name. `decide.contest` chooses among them by what each would have cost."""
 
 from __future__ import annotations
 
@@ -8,5 +8,8 @@ from autoscaler.decide.predictor import Predictor
 from autoscaler.decide.predictors.last_value import LastValue
 from autoscaler.decide.predictors.momentum import Momentum
 
-PREDICTORS: dict[str, Callable[[], Predictor]] = {"last_value": LastValue, "momentum": Momentum}
+PREDICTORS: dict[str, Callable[[], Predictor]] = {
+    "last_value": LastValue,
+    "momentum": Momentum,
+}
 """Those that need nothing but the demand itself; the forecast joins them from outside."""

@@ -68,6 +68,7 @@ class Predictive:
         bounds = _bounds(situation)
         self.contest.observe(rate, unit, expected, _AIM * situation.objective, now, bounds)
         self.correction.observe(situation.reading, _AIM * situation.objective, now)
+        self.contest.compare(self.used, self.score, self.correction.share, self.correction.came)
         return self._answer(situation, rate, unit, expected, outlook if usable else None)
 
     def _answer(
