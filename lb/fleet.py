@@ -13,6 +13,7 @@ from lb.health.lifecycle import LifeEvent, next_state
 from lb.health.outlier import may_eject
 from lb.health.warmup import STEADY_COUNT, Ramp, WarmUpTime
 from lb.ledger import set_capacity
+from lb.peers import assume_speeds
 from lb.pools import Pool, Pools
 from lb.replica import GpuState, Replica, ReplicaState, pace_of
 from lb.routing.pipeline import Router
@@ -94,7 +95,9 @@ class Fleet:
     def learn_runtime(self, replica: Replica, runtime: str, now: float) -> list[Pool]:
         """A probe has found out what it runs. Returns pools that are gone."""
         before = replica.any_model
-        self.set_runtime(replica, runtime)
+        if runtime != replica.runtime:
+            self.set_runtime(replica, runtime)
+            self.assume_speeds([replica])
         return self._rebuild(now) if replica.any_model != before else []
 
     def learn_models(self, replica: Replica, models: tuple[str, ...], now: float) -> list[Pool]:
@@ -102,6 +105,7 @@ class Fleet:
         if replica.endpoint.models or models == replica.models:
             return []
         replica.models = models
+        self.assume_speeds([replica])
         return self._rebuild(now)
 
     def _join(self, endpoint: Endpoint, now: float, effects: list[Effect]) -> Replica:
@@ -130,6 +134,11 @@ class Fleet:
         replica.abandons = bool(runtime and self._abandons.get(runtime, False))
         # An operator who lists models means those.
         replica.any_model = runtime in self._any_model and not replica.endpoint.models
+
+    def assume_speeds(self, newcomers: Iterable[Replica]) -> None:
+        """Those that have shown nothing yet are taken for as fast as their peers."""
+        for replica in assume_speeds(newcomers, self.replicas.values()):
+            self.router.settle(replica)
 
     def _rebuild(self, now: float) -> list[Pool]:
         everyone = self.everyone()
@@ -160,6 +169,7 @@ class Fleet:
         replica.reason = reason
         if state is ReplicaState.READY:
             self._warm_up(replica, away_since, now)
+            self.assume_speeds([replica])
         elif replica.ramp is not None:
             self.warm(replica)
         if previous is ReplicaState.TRIAL:

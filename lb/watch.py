@@ -202,6 +202,7 @@ class Watch:
         if check:
             self._checked_at = now
             fleet.router.sessions.expire(now)
+            fleet.assume_speeds(fleet.replicas.values())
         stale_s = self._settings.health.scrape_stale * max(1.0, self._settings.health.scrape_interval_s)
         for replica in fleet.everyone():
             if replica.state is ReplicaState.EJECTED and replica.outlier.ejected_until <= now:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 
 from lb.cost.robust_fit import RobustFit
 from lb.settings import CostSettings
@@ -18,6 +20,8 @@ _CONTEXT_RATIO = 1.33e-5
 _DERATE_MIN = 0.05
 _NOISE_MIN = 0.1
 """A mean over many gaps is steadier than one gap, but they share the moment they were taken in."""
+TAUGHT = 5
+"""Observations that make a model worth copying: a machine 10 times faster than the prior is found with four."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +43,31 @@ class Coefficients:
     """Observations behind the step coefficients."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """What machines of one kind take, at full speed and weight 1; a part that none of them has learned is None."""
+
+    prefill: tuple[float, float, float, float] | None = None
+    """Seconds: fixed, per token, per token squared, per running request."""
+    step: tuple[float, float, float] | None = None
+    """Seconds: fixed, per running request, per token of context."""
+
+
 class ReplicaModel:
     """prefill_s = a + b*n + c*n*n + d*running;  step_s = a + b*running + c*context_tokens.
 
-    Starts from the settings' prior divided by the declared weight. Observations are taken back to full speed before
-    they are learned, so that `derate` can apply and lift a slow-down at once without teaching it.
+    Starts from the settings' prior divided by the declared weight, or from what its peers have learned. Observations
+    are taken back to full speed before they are learned, so that `derate` can apply and lift a slow-down at once
+    without teaching it.
     """
 
     __slots__ = (
         "_pa", "_pb", "_pc", "_pd", "_prefill", "_prefill_prior", "_sa", "_sb", "_sc", "_slow", "_step", "_step_prior",
+        "_weight",
     )  # fmt: skip
 
     def __init__(self, settings: CostSettings, weight: float = 1.0) -> None:
+        self._weight = weight
         per_token, step = settings.prefill_s_per_token / weight, settings.step_s / weight
         per_running = settings.step_s_per_running / weight
         self._prefill_prior = (_PREFILL_STEPS * step, per_token, per_token * _QUADRATIC_RATIO, per_running)
@@ -92,11 +109,44 @@ class ReplicaModel:
         if self._step.learn(a, b * running, c * context_tokens, 0.0, mean_gap_s / self._slow, noise):
             self._set_step()
 
+    def assume(self, prior: Prior) -> bool:
+        """Start from `prior` where nothing was observed yet. False: all was, or the prior says nothing of the rest."""
+        prefill, step, weight = prior.prefill, prior.step, self._weight
+        if prefill is not None and not self._prefill.observations:
+            a, b, c, d = prefill
+            self._prefill_prior = (a / weight, b / weight, c / weight, d / weight)
+            self._set_prefill()
+        else:
+            prefill = None
+        if step is not None and not self._step.observations:
+            a, b, c = step
+            self._step_prior = (a / weight, b / weight, c / weight)
+            self._set_step()
+        else:
+            step = None
+        return prefill is not None or step is not None
+
     def derate(self, ratio: float) -> None:
         """Speed that remains (0.6: throttled to 60 %), as known from elsewhere; 1.0 lifts it."""
         self._slow = 1.0 / min(1.0, max(_DERATE_MIN, ratio))
         self._set_prefill()
         self._set_step()
+
+    @property
+    def untaught(self) -> bool:
+        """Some part of it has not been observed."""
+        return not self._prefill.observations or not self._step.observations
+
+    @property
+    def lesson(self) -> Prior:
+        """What others may take over from it."""
+        scale = self._weight / self._slow
+        return Prior(
+            (self._pa * scale, self._pb * scale, self._pc * scale, self._pd * scale)
+            if self._prefill.observations >= TAUGHT
+            else None,
+            (self._sa * scale, self._sb * scale, self._sc * scale) if self._step.observations >= TAUGHT else None,
+        )
 
     @property
     def coefficients(self) -> Coefficients:
@@ -134,3 +184,18 @@ class ReplicaModel:
         fit, slow = self._step, self._slow
         a, b, c = self._step_prior
         self._sa, self._sb, self._sc = fit.t0 * a * slow, fit.t1 * b * slow, fit.t2 * c * slow
+
+
+def typical(models: Iterable[ReplicaModel]) -> Prior:
+    """The median of each coefficient over those models that have learned it."""
+    lessons = [model.lesson for model in models]
+    prefills = [lesson.prefill for lesson in lessons if lesson.prefill is not None]
+    steps = [lesson.step for lesson in lessons if lesson.step is not None]
+    prefill = step = None
+    if prefills:
+        a, b, c, d = (median(column) for column in zip(*prefills, strict=True))
+        prefill = (a, b, c, d)
+    if steps:
+        a, b, c = (median(column) for column in zip(*steps, strict=True))
+        step = (a, b, c)
+    return Prior(prefill, step)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lb.cost.replica_model import ReplicaModel
+from lb.cost.replica_model import TAUGHT, ReplicaModel, typical
 from lb.settings import CostSettings
 
 Seconds = Callable[[float, float], float]
@@ -152,3 +152,44 @@ def test_whatever_is_observed_predictions_stay_positive_finite_and_monotonic(
     assert 0 < model.prefill_s(0, 0) <= model.prefill_s(100, 0) <= model.prefill_s(100, 10) < 1e6
     assert 0 < model.step_s(0, 0) <= model.step_s(1, 0) <= model.step_s(1, 1000) < 1e6
     assert model.error <= 10.0
+
+
+def test_a_new_replica_starts_from_the_median_of_those_that_have_learned() -> None:
+    peers = [ReplicaModel(CostSettings()) for _ in range(4)]
+    for seed, (peer, slow) in enumerate(zip(peers, (0.25, 0.3, 8.0), strict=False)):
+        watch(peer, 100, slow, seed)
+    model = ReplicaModel(CostSettings())
+    assert model.assume(typical(peers))
+    assert model.step_s(8, 4000) == pytest.approx(step(0.3)(8, 4000), rel=0.25)
+    assert model.prefill_s(2000, 8) == pytest.approx(prefill(0.3)(2000, 8), rel=0.25)
+    assert model.coefficients.steps == 0
+    assert not model.assume(typical([])), "it keeps what it was told when nobody says anything"
+    assert model.step_s(8, 4000) < step(0.5)(8, 4000)
+
+
+def test_peers_are_taken_at_their_full_speed_and_weight() -> None:
+    peer, twice = ReplicaModel(CostSettings()), ReplicaModel(CostSettings(), weight=2.0)
+    watch(peer, 100, 0.3)
+    at_full_speed = peer.step_s(8, 4000)
+    peer.derate(0.5)
+    twice.assume(typical([peer]))
+    assert twice.step_s(8, 4000) == pytest.approx(at_full_speed / 2)
+    twice.derate(0.5)
+    assert twice.step_s(8, 4000) == pytest.approx(at_full_speed)
+
+
+def test_own_observations_replace_what_peers_said() -> None:
+    peer, model = ReplicaModel(CostSettings()), ReplicaModel(CostSettings())
+    watch(peer, 100, 0.3)
+    model.assume(typical([peer]))
+    watch(model, 50, 2.5, seed=2)
+    assert not model.assume(typical([peer]))
+    assert model.step_s(8, 4000) == pytest.approx(step(2.5)(8, 4000), rel=0.3)
+
+
+def test_few_observations_are_not_typical_of_anything() -> None:
+    peer, model = ReplicaModel(CostSettings()), ReplicaModel(CostSettings())
+    watch(peer, TAUGHT - 1, 0.3)
+    assert not model.assume(typical([peer]))
+    watch(peer, 1, 0.3)
+    assert model.assume(typical([peer]))
