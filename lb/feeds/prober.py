@@ -21,7 +21,8 @@ _LOG = logging.getLogger(__name__)
 LISTING_INTERVAL_S = 30.0
 """Models are asked for this often: adapters come and go while a server runs, a list is not asked with every probe."""
 UNKNOWN_INTERVAL_S = 30.0
-"""A server that was not recognised is tried again this often; it may have been starting."""
+"""A server that was not recognised is tried again at least this often; at first more often, as it may have been
+starting. One try is up to eight requests."""
 PROBES_PER_S = 50.0
 """Most probes a second over all replicas: beyond `interval_s * 50` replicas each is asked less often, so that the
 probes of a large fleet do not take the data plane's event loop. One costs about half a millisecond of it."""
@@ -32,6 +33,11 @@ MODELS_PROBED = 16
 _JITTER = 0.1
 
 
+def unknown_pause_s(tries: int, interval_s: float) -> float:
+    """Least time to the next try to recognise a server, after so many in vain: 1, 2, 4 ... intervals between probes."""
+    return min(UNKNOWN_INTERVAL_S, interval_s * 2.0 ** min(max(0, tries - 1), 16))
+
+
 @dataclass(slots=True)
 class _Probed:
     """One replica between two probes."""
@@ -40,7 +46,12 @@ class _Probed:
     spec: RuntimeSpec | None
     guessed: bool = False
     """Nothing recognised it; `spec` is the generic one."""
-    recognised_at: float = 0.0
+    tried_at: float = 0.0
+    """When it was last tried to recognise it."""
+    tries: int = 0
+    """How often in vain since it came up."""
+    up: bool = False
+    """Its last probe was good."""
     listed: Listed | None = None
     listed_at: float = float("-inf")
     was_ready: bool = False
@@ -108,16 +119,25 @@ class Prober:
         """One probe. Raises OwnStallError where it is our own delay that was measured."""
         now = asyncio.get_running_loop().time()
         try:
-            if probed.spec is None or (probed.guessed and now - probed.recognised_at > UNKNOWN_INTERVAL_S):
+            if probed.spec is None:
                 await self._recognise(probed)
+            elif probed.guessed and now - probed.tried_at > unknown_pause_s(probed.tries, self.settings.interval_s):
+                await self._recognise_again(probed)
             assert probed.spec is not None
             result = await self._ask(probed, probed.spec)
+            if result.status is ProbeStatus.READY and probed.guessed and not probed.up and probed.tried_at < now:
+                # What it answered while it started told nothing of what it is.
+                probed.tries = 0
+                await self._recognise_again(probed)
+                if not probed.guessed:
+                    result = await self._ask(probed, probed.spec)
         except FetchError as error:
             if isinstance(error, OwnStallError):
                 raise
             result = ProbeResult(ProbeStatus.FAILED, str(error), runtime=probed.spec.name if probed.spec else None)
             if str(error) == REFUSED:
                 probed.was_ready = False
+        probed.up = result.status is ProbeStatus.READY
         if result.status is ProbeStatus.FAILED:
             self._fell(probed)
         elif result.status is ProbeStatus.READY:
@@ -152,9 +172,21 @@ class Prober:
                 return
         self._recognised(probed, RUNTIMES["generic"], guessed=True)
 
+    async def _recognise_again(self, probed: _Probed) -> None:
+        """Another try at one that was not recognised. That it does not answer it says nothing of its health."""
+        try:
+            await self._recognise(probed)
+        except OwnStallError:
+            raise
+        except FetchError:
+            self._recognised(probed, RUNTIMES["generic"], guessed=True)
+
     def _recognised(self, probed: _Probed, spec: RuntimeSpec, *, guessed: bool) -> None:
-        probed.recognised_at = asyncio.get_running_loop().time()
+        probed.tried_at = asyncio.get_running_loop().time()
+        probed.tries = probed.tries + 1 if guessed else 0
         if probed.spec is not spec or probed.guessed != guessed:
+            # What another engine's way of listing brought is not its list.
+            probed.listed_at = float("-inf")
             _LOG.info("replica %s: %s", probed.endpoint.id, "not recognised" if guessed else spec.title)
         probed.spec, probed.guessed = spec, guessed
 
