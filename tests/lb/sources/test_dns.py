@@ -47,7 +47,13 @@ async def test_a_records_become_replicas_with_an_identity_of_name_and_address(se
     assert await fixture.look() == 30
     first, second = fixture.pushed[0]
     assert first == Endpoint(
-        id="vllm.test/10.0.0.1:8000", host="10.0.0.1", port=8000, tls=True, models=("m",), runtime="vllm"
+        id="vllm.test/10.0.0.1:8000",
+        host="10.0.0.1",
+        port=8000,
+        tls=True,
+        tls_name="vllm.test",
+        models=("m",),
+        runtime="vllm",
     )
     assert second.id == "vllm.test/10.0.0.2:8000"
     assert (fixture.source.state.endpoints, fixture.source.state.error) == (2, None)
