@@ -19,6 +19,8 @@ OVERLOAD_MAX_S = 30.0
 HOLLOW_FACTOR = 10.0
 """An empty answer this many times faster than predicted is no answer: a replica that fails fast and says 200 looks idle
 and would draw all traffic."""
+HOLLOW_STREAM_EVENTS = 2
+"""A finish reason and `[DONE]`."""
 HOLLOW_STREAM_BYTES = 512
 """A stream without progress within this size holds no more than a chunk with a finish reason (some 250 bytes), an end
 mark and comments."""
@@ -123,5 +125,8 @@ def _hollow(ticket: Ticket, entry: Entry, usage: Usage | None, now: float) -> bo
         return False
     if usage is not None and usage.output_tokens:
         return False
-    empty = not ticket.events and ticket.bytes_out <= (HOLLOW_STREAM_BYTES if info.stream else 0)
+    if info.stream:
+        empty = ticket.events <= HOLLOW_STREAM_EVENTS and ticket.bytes_out <= HOLLOW_STREAM_BYTES
+    else:
+        empty = not ticket.bytes_out
     return empty and (now - ticket.routed_at) * HOLLOW_FACTOR < entry.predicted_s
