@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from autoscaler.decide.decision import Decision
 from autoscaler.decide.outlook import Outlook
-from autoscaler.policy.pools import PoolSettings, PredictiveSettings
+from autoscaler.policy.pools import PoolSettings
 from autoscaler.sim.calibration import capacity
 from autoscaler.sim.exact import ExactEngine
 from autoscaler.sim.fast import FastEngine
@@ -117,11 +117,6 @@ def lab_for(
 def hours_at(scores: Sequence[Score], targets: Sequence[float]) -> list[float]:
     """GPU-hours at each share of misses."""
     return [at_misses(scores, target) for target in targets]
-
-
-def without_prediction(pool: PoolSettings) -> PoolSettings:
-    """The reactive strategy: Tidegate's rules and saturation alone."""
-    return pool.model_copy(update={"predictive": PredictiveSettings(enabled=False)})
 
 
 def said(decisions: Sequence[Decision]) -> dict[str, int]:
