@@ -111,9 +111,9 @@ class Ticket:
         """The balancer's own bookkeeping; opaque to the shell."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Routed:
-    """Send it to `ticket.replica` now."""
+    """Send it to `ticket.replica` now. Not frozen, as every request makes one; nobody writes to it."""
 
     ticket: Ticket
 

@@ -49,7 +49,7 @@ class ModelSeries:
         self.retries = 0
 
     def copy(self) -> ModelSeries:
-        twin = ModelSeries.__new__(ModelSeries)
+        twin = ModelSeries(self.label)
         for name in _SERIES:
             value = getattr(self, name)
             setattr(twin, name, value.copy() if isinstance(value, Histogram) else value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lb.effects import Ticket
 from lb.errors import Reason
@@ -13,8 +13,9 @@ from lb.surface import StreamEnd, Surface
 from lb.surfaces.progress import closing, events_in
 
 if TYPE_CHECKING:
+    import asyncio
+
     from lb.proxy.client import ClientConnection
-    from lb.proxy.context import ProxyContext
     from lb.proxy.upstream import UpstreamConnection
 
 _TAIL_BYTES = 16_384
@@ -27,6 +28,29 @@ _DONE = b"data: [DONE]"
 _STREAM_TYPES = frozenset({b"text/event-stream", b"application/x-ndjson"})
 
 
+class StreamListener(Protocol):
+    """Who hears how a stream goes on: the balancer."""
+
+    def first_byte(self, ticket: Ticket, now: float) -> None:
+        """The first token has come."""
+
+    def progress(self, ticket: Ticket, now: float) -> None:
+        """More have."""
+
+
+class RelayContext(Protocol):
+    """What a relay needs of the proxy."""
+
+    @property
+    def balancer(self) -> StreamListener: ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    def write(self, transport: asyncio.Transport, data: bytes, more: bytes = b"") -> None:
+        """Send `data` and `more`, in order."""
+
+
 class Relay:
     """Passes one reply on. Nothing is buffered here beyond the head and a tail of 16 KiB."""
 
@@ -35,7 +59,7 @@ class Relay:
         "started", "streaming",
     )  # fmt: skip
 
-    def __init__(self, context: ProxyContext, client: ClientConnection, surface: Surface) -> None:
+    def __init__(self, context: RelayContext, client: ClientConnection, surface: Surface) -> None:
         self._context = context
         self._client = client
         self._surface = surface
