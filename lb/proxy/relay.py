@@ -15,7 +15,6 @@ from lb.surfaces.progress import closing, events_in
 if TYPE_CHECKING:
     import asyncio
 
-    from lb.proxy.client import ClientConnection
     from lb.proxy.upstream import UpstreamConnection
 
 _TAIL_BYTES = 16_384
@@ -51,6 +50,19 @@ class RelayContext(Protocol):
         """Send `data` and `more`, in order."""
 
 
+class RelayClient(Protocol):
+    """What it needs of the client's connection."""
+
+    http11: bool
+    transport: asyncio.Transport
+
+    def close_after_flush(self) -> None:
+        """Close when all is sent."""
+
+    def reset(self) -> None:
+        """Close so that the client sees that something is missing."""
+
+
 class Relay:
     """Passes one reply on. Nothing is buffered here beyond the head and a tail of 16 KiB."""
 
@@ -59,7 +71,7 @@ class Relay:
         "started", "streaming",
     )  # fmt: skip
 
-    def __init__(self, context: RelayContext, client: ClientConnection, surface: Surface) -> None:
+    def __init__(self, context: RelayContext, client: RelayClient, surface: Surface) -> None:
         self._context = context
         self._client = client
         self._surface = surface
