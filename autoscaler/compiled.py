@@ -32,8 +32,7 @@ INTERPRETED = (
     "lb/gateway.py", "lb/log.py", "lb/proxy/server.py", "lb/runtime.py", "lb/runtime_reader.py", "lb/secrets.py",
     "lb/source.py", "lb/views.py", "lb/wire.py", "lb/yaml_document.py",
 )  # fmt: skip
-"""Of these, what runs rarely: compiling it would cost build time and bring nothing. The types of the views' fields are
-read at run time, and a compiled record does not have them all."""
+"""Of these, what runs rarely: compiling it would cost build time and bring nothing."""
 _STAMP = "sources.sha256"
 _SAID = 4000
 """Characters of a failed compiler's last words that are shown."""
@@ -120,21 +119,24 @@ def native(source: str) -> str:
 
     `slots=True` makes a second class, which a native one does not survive; a native class has no `__dict__` anyway.
     The `__init__` that `dataclass` writes is interpreted even in a compiled module, so that of plain records is
-    written out.
+    written out. It also forgets the types of most fields, which the API document is made of.
     """
     lines = source.splitlines()
+    types: list[str] = []
     for found in reversed([node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]):
         for mark in found.decorator_list:
             if not isinstance(mark, ast.Call) or ast.unparse(mark.func) != "dataclass":
                 continue
             options = {keyword.arg: ast.unparse(keyword.value) for keyword in mark.keywords if keyword.arg != "slots"}
             fields = [node for node in found.body if isinstance(node, ast.AnnAssign)]
+            said = {ast.unparse(one.target): ast.unparse(one.annotation) for one in fields}
+            types.append(f'setattr({found.name}, "__annotations__", {said!r})')
             made = any(node.value is not None and isinstance(node.value, ast.Call) for node in fields)
             if "frozen" not in options and not made:
                 options["init"] = "False"
                 lines[found.end_lineno : found.end_lineno] = _constructor(fields)
             lines[mark.lineno - 1] = f"@dataclass({', '.join(f'{name}={value}' for name, value in options.items())})"
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *types]) + "\n"
 
 
 def _constructor(fields: Sequence[ast.AnnAssign]) -> list[str]:

@@ -15,7 +15,6 @@ from lb.surfaces.progress import closing, events_in
 if TYPE_CHECKING:
     import asyncio
 
-    from lb.proxy.upstream import UpstreamConnection
 
 _TAIL_BYTES = 16_384
 """Enough for the last events of a stream and for the usage at the end of a document."""
@@ -63,6 +62,16 @@ class RelayClient(Protocol):
         """Close so that the client sees that something is missing."""
 
 
+class RelayReply(Protocol):
+    """The head of the reply that is relayed."""
+
+    status: int
+    reason: bytes
+    lines: list[bytes]
+    kept: dict[bytes, bytes]
+    content_length: int
+
+
 class Relay:
     """Passes one reply on. Nothing is buffered here beyond the head and a tail of 16 KiB."""
 
@@ -87,7 +96,7 @@ class Relay:
         self._held_head = b""
         self._tail: deque[bytes] = deque(maxlen=_TAIL_READS)
 
-    def start(self, connection: UpstreamConnection, request_id: str, close: bool, head_only: bool) -> None:
+    def start(self, connection: RelayReply, request_id: str, close: bool, head_only: bool) -> None:
         """Fix the head; it goes out with the first bytes of the body."""
         self.started = True
         status, length = connection.status, connection.content_length
@@ -109,7 +118,7 @@ class Relay:
             self.streaming = kept.get(b"content-type", b"").partition(b";")[0].strip().lower() in _STREAM_TYPES
         self._held_head = reply_head(status, connection.reason, connection.lines, framing, request_id, close)
 
-    def start_tunnel(self, connection: UpstreamConnection, request_id: str) -> None:
+    def start_tunnel(self, connection: RelayReply, request_id: str) -> None:
         self.started = True
         framing = b"connection: Upgrade\r\nupgrade: websocket\r\n"
         self._write(reply_head(101, connection.reason, connection.lines, framing, request_id, False))

@@ -137,11 +137,14 @@ def test_a_build_runs_or_is_refused_with_a_reason(root: Path) -> None:
     python(make, str(root))
     path: list[str] = []
     assert activate({SWITCH: "1"}, path, root) is None
-    asked = "from lb.pair import Pair; import lb.pair as m; print(m.__file__, Pair(2).total(), Pair(1) == Pair(1))"
+    asked = (
+        "from lb.pair import Pair; import lb.pair as m; types = Pair.__dict__['__annotations__'];"
+        "print(m.__file__, Pair(2).total(), Pair(1) == Pair(1), *types.values())"
+    )
     where, *rest = python(f"import sys; sys.path.insert(0, {path[0]!r}); {asked}").split()
     assert where.startswith(path[0])
     assert where.endswith(".so")
-    assert rest == ["2.5", "True"]
+    assert rest == ["2.5", "True", "int", "float"]
 
 
 def python(code: str, *arguments: str) -> str:
