@@ -9,7 +9,7 @@ BACKENDS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench bench-overhead bench-routing bench-gpu test-runtimes test-gpu clean
+.PHONY: help setup compiled run test lint bench bench-overhead bench-routing bench-gpu test-runtimes test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 setup: $(STAMP) ## make .venv with everything the project needs
+
+compiled: $(STAMP) ## compile the request path (needs a C compiler, two minutes); TIDEGATE_COMPILED=1 runs it
+	@$(BIN)/python -m autoscaler.compiled
 
 run: $(STAMP) ## three simulated replicas, the balancer and some traffic; BACKENDS="http://host:port ..." for your own
 	@$(BIN)/tidegate demo $(foreach b,$(BACKENDS),--backend $(b)) $(ARGS)
@@ -55,4 +58,4 @@ test-gpu: $(STAMP) ## the GPU tests against this machine's own driver
 	@$(BIN)/python tests/bench/nvml/gpu_sampling.py
 
 clean: ## remove what the targets made
-	@rm -rf $(VENV) build *.egg-info
+	@rm -rf $(VENV) .cache/compiled build *.egg-info

@@ -6,10 +6,12 @@ Nothing heavy is imported here: the daemon, the forecaster and the plots load wh
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import typer
 
+from autoscaler import compiled
 from autoscaler.errors import EXIT_BAD_INPUT, StartError
 
 COMMANDS = ("lb", "run", "check", "schema", "hash_key", "demo", "mock_runtime", "gpus", "simulate", "replay", "version")
@@ -46,6 +48,9 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point of the console script."""
+    in_vain = compiled.activate(os.environ, sys.path)
+    if in_vain is not None:
+        sys.stderr.write(f"tidegate: {in_vain}\n")
     from lb.yaml_document import DocumentError
 
     try:

@@ -68,7 +68,6 @@ class TicketState(StrEnum):
     FINISHED = "finished"
 
 
-@dataclass(slots=True, eq=False)
 class Ticket:
     """One request's life in the balancer. Made by `offer`, ended exactly once by `finish` (or by a Rejected effect).
 
@@ -76,38 +75,45 @@ class Ticket:
     attributes because they change with every chunk.
     """
 
-    info: RequestInfo
-    state: TicketState
-    offered_at: float
-    replica: Replica | None = None
-    reason: str = ""
-    """Main reason of the routing decision in one word or two, for the access log."""
-    routed_at: float = 0.0
-    first_byte_at: float = 0.0
-    attempts: int = 0
-    excluded: tuple[str, ...] = ()
-    """Ids of replicas already tried."""
-    prompt_tokens: float = 0.0
-    """Estimate."""
-    cached_tokens: float = 0.0
-    """Estimate of prompt tokens that the chosen replica has in its prefix cache."""
-    output_tokens: float = 0.0
-    """Expected, all choices."""
-    predicted_s: float = 0.0
-    """Predicted time to the end of the answer, when routed."""
-    events: int = 0
-    """Stream events that were progress (comments and pings are not)."""
-    bytes_out: int = 0
-    progress_at: float = 0.0
-    owner: object | None = None
-    """The handler that waits for it; opaque to the core."""
-    core: object | None = None
-    """The balancer's own bookkeeping; opaque to the shell."""
+    __slots__ = (
+        "attempts", "bytes_out", "cached_tokens", "core", "events", "excluded", "first_byte_at", "info", "offered_at",
+        "output_tokens", "owner", "predicted_s", "progress_at", "prompt_tokens", "reason", "replica", "routed_at",
+        "state",
+    )  # fmt: skip
+
+    def __init__(self, info: RequestInfo, state: TicketState, offered_at: float) -> None:
+        self.info = info
+        self.state = state
+        self.offered_at = offered_at
+        self.replica: Replica | None = None
+        self.reason = ""
+        """Main reason of the routing decision in one word or two, for the access log."""
+        self.routed_at = 0.0
+        self.first_byte_at = 0.0
+        self.attempts = 0
+        self.excluded: tuple[str, ...] = ()
+        """Ids of replicas already tried."""
+        self.prompt_tokens = 0.0
+        """Estimate."""
+        self.cached_tokens = 0.0
+        """Estimate of prompt tokens that the chosen replica has in its prefix cache."""
+        self.output_tokens = 0.0
+        """Expected, all choices."""
+        self.predicted_s = 0.0
+        """Predicted time to the end of the answer, when routed."""
+        self.events = 0
+        """Stream events that were progress (comments and pings are not)."""
+        self.bytes_out = 0
+        self.progress_at = 0.0
+        self.owner: object | None = None
+        """The handler that waits for it; opaque to the core."""
+        self.core: object | None = None
+        """The balancer's own bookkeeping; opaque to the shell."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Routed:
-    """Send it to `ticket.replica` now."""
+    """Send it to `ticket.replica` now. Not frozen, as every request makes one; nobody writes to it."""
 
     ticket: Ticket
 

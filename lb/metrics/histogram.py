@@ -37,8 +37,9 @@ class Histogram:
         self.sum += value
 
     def copy(self) -> Histogram:
-        twin = Histogram.__new__(Histogram)
-        twin.bounds, twin.counts, twin.sum = self.bounds, self.counts[:], self.sum
+        twin = Histogram(self.bounds)
+        twin.counts[:] = self.counts
+        twin.sum = self.sum
         return twin
 
     def buckets(self) -> list[tuple[str, float]]:

@@ -24,15 +24,16 @@ GONE_S = 300.0
 
 RequestKey = tuple[str, str | None, Outcome | None, int, Reason | None]
 """Model label, replica id, outcome, status, reason."""
+_SERIES = (
+    "bytes_in", "bytes_out", "cached_tokens", "duration_s", "gap_s", "label", "output_ratio", "output_tokens",
+    "predicted_ratio", "prompt_ratio", "prompt_tokens", "queue_s", "retries", "ttft_s",
+)  # fmt: skip
 
 
 class ModelSeries:
     """All that is counted of one model."""
 
-    __slots__ = (
-        "bytes_in", "bytes_out", "cached_tokens", "duration_s", "gap_s", "label", "output_ratio", "output_tokens",
-        "predicted_ratio", "prompt_ratio", "prompt_tokens", "queue_s", "retries", "ttft_s",
-    )  # fmt: skip
+    __slots__ = _SERIES
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -48,8 +49,8 @@ class ModelSeries:
         self.retries = 0
 
     def copy(self) -> ModelSeries:
-        twin = ModelSeries.__new__(ModelSeries)
-        for name in ModelSeries.__slots__:
+        twin = ModelSeries(self.label)
+        for name in _SERIES:
             value = getattr(self, name)
             setattr(twin, name, value.copy() if isinstance(value, Histogram) else value)
         return twin

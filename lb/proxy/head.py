@@ -104,6 +104,8 @@ class HeadReader:
         self._actions = _ACTIONS | {name.lower().encode(): _KEEP for name in watched}
         self._head = Head()
         self._parser: httptools.HttpRequestParser | None = None
+        self.body: Chunks | None = None
+        """Who takes the body that `feed_chunked` reads."""
 
     def check_partial(self, data: bytes | bytearray) -> None:
         """Refuse early what can no longer become a good head; raises ProxyError."""
@@ -162,8 +164,6 @@ class HeadReader:
             raise _bad(f"the chunked body is broken: {error}") from None
 
     # llhttp's callbacks -------------------------------------------------------------------------------------------
-
-    body: Chunks | None = None
 
     def on_url(self, target: bytes) -> None:
         self._head.target = target

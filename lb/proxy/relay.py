@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lb.effects import Ticket
 from lb.errors import Reason
@@ -13,9 +13,8 @@ from lb.surface import StreamEnd, Surface
 from lb.surfaces.progress import closing, events_in
 
 if TYPE_CHECKING:
-    from lb.proxy.client import ClientConnection
-    from lb.proxy.context import ProxyContext
-    from lb.proxy.upstream import UpstreamConnection
+    import asyncio
+
 
 _TAIL_BYTES = 16_384
 """Enough for the last events of a stream and for the usage at the end of a document."""
@@ -27,6 +26,52 @@ _DONE = b"data: [DONE]"
 _STREAM_TYPES = frozenset({b"text/event-stream", b"application/x-ndjson"})
 
 
+class StreamListener(Protocol):
+    """Who hears how a stream goes on: the balancer."""
+
+    def first_byte(self, ticket: Ticket, now: float) -> None:
+        """The first token has come."""
+
+    def progress(self, ticket: Ticket, now: float) -> None:
+        """More have."""
+
+
+class RelayContext(Protocol):
+    """What a relay needs of the proxy."""
+
+    @property
+    def balancer(self) -> StreamListener: ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop: ...
+
+    def write(self, transport: asyncio.Transport, data: bytes, more: bytes = b"") -> None:
+        """Send `data` and `more`, in order."""
+
+
+class RelayClient(Protocol):
+    """What it needs of the client's connection."""
+
+    http11: bool
+    transport: asyncio.Transport
+
+    def close_after_flush(self) -> None:
+        """Close when all is sent."""
+
+    def reset(self) -> None:
+        """Close so that the client sees that something is missing."""
+
+
+class RelayReply(Protocol):
+    """The head of the reply that is relayed."""
+
+    status: int
+    reason: bytes
+    lines: list[bytes]
+    kept: dict[bytes, bytes]
+    content_length: int
+
+
 class Relay:
     """Passes one reply on. Nothing is buffered here beyond the head and a tail of 16 KiB."""
 
@@ -35,7 +80,7 @@ class Relay:
         "started", "streaming",
     )  # fmt: skip
 
-    def __init__(self, context: ProxyContext, client: ClientConnection, surface: Surface) -> None:
+    def __init__(self, context: RelayContext, client: RelayClient, surface: Surface) -> None:
         self._context = context
         self._client = client
         self._surface = surface
@@ -51,7 +96,7 @@ class Relay:
         self._held_head = b""
         self._tail: deque[bytes] = deque(maxlen=_TAIL_READS)
 
-    def start(self, connection: UpstreamConnection, request_id: str, close: bool, head_only: bool) -> None:
+    def start(self, connection: RelayReply, request_id: str, close: bool, head_only: bool) -> None:
         """Fix the head; it goes out with the first bytes of the body."""
         self.started = True
         status, length = connection.status, connection.content_length
@@ -73,7 +118,7 @@ class Relay:
             self.streaming = kept.get(b"content-type", b"").partition(b";")[0].strip().lower() in _STREAM_TYPES
         self._held_head = reply_head(status, connection.reason, connection.lines, framing, request_id, close)
 
-    def start_tunnel(self, connection: UpstreamConnection, request_id: str) -> None:
+    def start_tunnel(self, connection: RelayReply, request_id: str) -> None:
         self.started = True
         framing = b"connection: Upgrade\r\nupgrade: websocket\r\n"
         self._write(reply_head(101, connection.reason, connection.lines, framing, request_id, False))

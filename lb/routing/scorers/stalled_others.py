@@ -21,5 +21,5 @@ class StalledOthers:
         decoding = replica.in_flight + replica.foreign - replica.waiting
         slots = replica.slots
         if slots is not None and decoding > slots:
-            decoding = slots
+            decoding = float(slots)
         return (0.0, pace.token_s * decoding, pace.token2_s * decoding, 0.0, 0.0, 0.0)

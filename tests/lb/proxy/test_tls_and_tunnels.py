@@ -15,8 +15,9 @@ from aiohttp import web
 
 from lb.effects import Outcome
 from lb.endpoint import Endpoint
+from lb.errors import Reason
 from lb.gateway import Gateway
-from lb.proxy.observer import RequestRecord, SilentObserver
+from lb.proxy.observer import RequestRecord
 from lb.proxy.server import ProxyServer
 from lb.runtime import ProbeResult, ProbeStatus
 from lb.settings import LbSettings
@@ -31,12 +32,20 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> d
     return {"uvloop": uvloop.new_event_loop}
 
 
-class Kept(SilentObserver):
+class Kept:
+    """An observer that keeps what it hears of requests."""
+
     def __init__(self) -> None:
         self.records: list[RequestRecord] = []
 
     def finished(self, record: RequestRecord) -> None:
         self.records.append(record)
+
+    def refused(self, reason: Reason) -> None:
+        """Of no interest here."""
+
+    def connections(self, delta: int) -> None:
+        """Of no interest here."""
 
 
 class Place:
