@@ -8,6 +8,8 @@ from autoscaler.decide.spread import Lognormal, Spread, floor_rate
 
 
 class LastValue:
+    """Expects what is."""
+
     def __init__(self) -> None:
         self._rate: float | None = None
         self._spread = Spread()

@@ -26,6 +26,8 @@ _MOST_STEP = 1.0
 
 
 class Momentum:
+    """Learns a lesson a minute, expects at any tick."""
+
     def __init__(self) -> None:
         size = len(_LAGS_S) + 1
         self._weights = [0.0] * size

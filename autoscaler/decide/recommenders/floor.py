@@ -7,6 +7,8 @@ from autoscaler.policy.pools import PoolSettings
 
 
 class Floor:
+    """The constant source."""
+
     def __init__(self, settings: PoolSettings) -> None:
         self._least = float(settings.min_replicas)
 

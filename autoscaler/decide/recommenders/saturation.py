@@ -15,6 +15,8 @@ _MOST = 2.0
 
 
 class Saturation:
+    """Keeps no memory: a backlog is one by itself."""
+
     def __init__(self, settings: PoolSettings) -> None:
         self._threshold_s = settings.backlog_s
 

@@ -11,6 +11,8 @@ _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class Schedule:
+    """All entries of a pool; the highest that is in force counts."""
+
     def __init__(self, settings: PoolSettings) -> None:
         self._entries = settings.schedule
         self._patience_s = settings.down.drain_s + settings.down.payback_s

@@ -52,6 +52,8 @@ def by_ratio(current: int, ready: int, total: float, target: float) -> int:
 
 
 class Hpa:
+    """Concurrency is what runs and what waits, as a metric of requests in flight has it."""
+
     name = "hpa"
     tick_s = 15.0
     stops = False

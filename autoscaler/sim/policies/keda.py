@@ -13,6 +13,8 @@ _TOLERANCE = 0.1
 
 
 class Keda:
+    """A missing value is zero, its default (`ignoreNullValues`)."""
+
     name = "keda"
     tick_s = 30.0
     """Its polling interval."""

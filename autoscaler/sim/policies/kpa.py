@@ -20,6 +20,8 @@ _DOWN_DELAY_S = 300.0
 
 
 class Kpa:
+    """With the tuned delay before it scales down."""
+
     name = "kpa"
     tick_s = 2.0
     stops = False

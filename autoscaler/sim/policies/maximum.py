@@ -8,6 +8,8 @@ from autoscaler.sim.roster import Roster
 
 
 class Maximum:
+    """The knob is the share of the peak that is used: less buys headroom."""
+
     name = "max"
     tick_s = 3600.0
     stops = False

@@ -15,6 +15,8 @@ _DOWN_S = 600.0
 
 
 class Ray:
+    """Replicas for the mean of ongoing requests over the look-back."""
+
     name = "ray"
     tick_s = 10.0
     """Its control loop pushes metrics every 10 s."""

@@ -15,6 +15,8 @@ _HALF_S = 150
 
 
 class Seasonal:
+    """Adds capacity for what was, and never takes away what is needed now."""
+
     name = "seasonal"
     tick_s = 15.0
     stops = False
