@@ -117,17 +117,15 @@ def pools_of(policy: Path | None, compare: tuple[Path, Path] | None) -> tuple[tu
 
 
 def _pool(path: Path) -> PoolSettings:
-    """The first pool of a file with `pools:`."""
+    """The first pool under `scaling` of a policy."""
     from autoscaler.commands.experiment import InputError
-    from autoscaler.policy.pools import ScalingSettings
-    from lb.decode import decode
-    from lb.yaml_document import DocumentError, read_document, read_file
+    from autoscaler.policy.load import load
+    from lb.yaml_document import DocumentError
 
     try:
-        scaling = decode(ScalingSettings, read_document(read_file(path)), lambda _: ())
+        scaling = load(path).policy.scaling
     except DocumentError as error:
         raise InputError("; ".join(problem.text(str(path)) for problem in error.problems)) from None
     if not scaling.pools:
-        raise InputError(f"{path}: names no pool; write `pools:` with at least one `- name:`")
-    pool: PoolSettings = scaling.pools[0]
-    return pool
+        raise InputError(f"{path}: names no pool; write `scaling:` with `pools:` and at least one `- name:`")
+    return scaling.pools[0]

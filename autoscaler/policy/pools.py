@@ -189,6 +189,7 @@ class KindSettings(Section):
     """One way to run a replica of the pool: a GPU type, on demand or spot."""
 
     name: str = "default"
+    """For people, actuators and metrics."""
     gpus: Annotated[int, Field(ge=0)] = 1
     """GPUs a replica takes."""
     gpu_hour: Annotated[float, Field(ge=0)] = 2.5
@@ -216,22 +217,32 @@ class PoolSettings(Section):
     mode: Mode = Mode.ADVISE
     """`observe`, `advise` or `own`. A new pool is advised: trust comes after proof."""
     min_replicas: Count = 1
+    """Never fewer. 0: the last one goes too, and the first request waits for a start."""
     max_replicas: Count = 10
+    """Never more, whatever any source wants."""
     priority: int = 0
     """Who is served first when a budget is short; lower goes first."""
     objective: ObjectiveSettings = ObjectiveSettings()
+    """What requests may expect."""
     start: StartSettings = StartSettings()
+    """What is believed of start-ups."""
     capacity: CapacitySettings = CapacitySettings()
+    """What a replica serves."""
     predictive: PredictiveSettings = PredictiveSettings()
+    """Capacity ahead of demand."""
     rules: tuple[ReactiveRule, ...] = ()
     """Reactive rules; none: saturation and prediction suffice."""
     backlog_s: Annotated[Seconds, Field(gt=0)] = 120.0
     """Predicted seconds of work per ready replica past which the pool is saturated and gets more. A full batch of
     long answers is a minute of work and no sign of trouble."""
     schedule: tuple[ScheduleEntry, ...] = ()
+    """Floors at known times."""
     down: DownSettings = DownSettings()
+    """When capacity is given back."""
     rate: RateSettings = RateSettings()
+    """How fast the number may change."""
     price: PriceSettings = PriceSettings()
+    """What a miss costs."""
     kinds: Annotated[tuple[KindSettings, ...], Field(min_length=1)] = (KindSettings(),)
     """Ways to run a replica; the cheapest per unit of capacity is taken first."""
     spot_share: Share = 1.0
@@ -270,7 +281,9 @@ class ScalingSettings(Section):
     interval_s: Annotated[Seconds, Field(ge=1)] = 15.0
     """Between ticks; the cadence of the Kubernetes autoscaler."""
     pools: tuple[PoolSettings, ...] = ()
+    """What is scaled; none: nothing is."""
     budget: BudgetSettings = BudgetSettings()
+    """Bounds over all pools."""
 
     @model_validator(mode="after")
     def _names(self) -> ScalingSettings:

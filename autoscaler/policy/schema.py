@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from autoscaler.policy.pools import ScalingSettings
 from lb.settings import LbSettings, Section
 from nvml.settings import NvmlSettings
 
@@ -11,5 +12,7 @@ class Policy(Section):
 
     lb: LbSettings = LbSettings()
     """The load balancer: where it listens, which replicas it fronts, how it treats requests."""
+    scaling: ScalingSettings = ScalingSettings()
+    """The controller: which pools it sizes, towards which objective, within which limits."""
     gpus: NvmlSettings = NvmlSettings()
     """Reading of this machine's GPUs. Where there is no driver, nothing is read and nothing else changes."""
