@@ -9,7 +9,7 @@ BACKENDS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled run test lint bench bench-overhead bench-routing bench-gpu test-runtimes test-gpu clean
+.PHONY: help setup compiled run test lint bench bench-overhead bench-routing bench-scaling bench-gpu test-runtimes test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ bench-overhead: $(STAMP) ## CPU per request against nginx, HAProxy and two LLM r
 
 bench-routing: $(STAMP) ## latency in six scenarios against the same peers and a clairvoyant router
 	@$(BIN)/python -m tests.bench.routing $(ARGS)
+
+bench-scaling: $(STAMP) ## GPU-hours at equal misses against the usual autoscalers (ARGS="--quick" for a look)
+	@$(BIN)/python tests/bench/scaling $(ARGS)
 
 bench-gpu: $(STAMP) ## cost of reading GPUs
 	@$(BIN)/python tests/bench/nvml/gpu_sampling.py
