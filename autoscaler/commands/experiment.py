@@ -26,7 +26,7 @@ from autoscaler.sim.series import Series, SeriesError, Trace, read_series, read_
 from autoscaler.sim.start_up import SCENARIOS, Scenario
 from autoscaler.sim.workload import Lengths, Load, load_of, load_of_trace
 
-FAST_ERROR = "on loads of hours, GPU-hours within 5 % and misses within 1 point of the exact engine; verdicts: --engine exact"
+FAST_ERROR = "GPU-hours within 5 %, misses within 1 point of the exact engine over two hours; verdicts: --engine exact"
 
 _WIDTH = 130
 

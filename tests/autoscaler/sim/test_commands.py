@@ -57,7 +57,8 @@ def test_simulate_writes_all_that_was_asked_for(demand: Path, tmp_path: Path) ->
 
 def test_two_policies_are_compared(demand: Path, tmp_path: Path) -> None:
     for name, hold in (("old", "300s"), ("new", "60s")):
-        (tmp_path / f"{name}.yaml").write_text(f"scaling:\n  pools:\n    - name: chat\n      down:\n        hold: {hold}\n")
+        text = f"scaling:\n  pools:\n    - name: chat\n      down:\n        hold: {hold}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
     done = tidegate(
         "simulate", "--demand", str(demand), "--lengths", str(TRACE), "--days", "0.05", "--policies", "tidegate",
         "--compare", str(tmp_path / "old.yaml"), str(tmp_path / "new.yaml"),
