@@ -40,9 +40,7 @@ def replay(
     scenario: Annotated[str, typer.Option(help="warm, node, new-node or scarce.")] = "node",
     objective_misses: Annotated[str, typer.Option(metavar="SHARE", help="Requests that may miss.")] = "1%",
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="Policy whose first pool is played.")] = None,
-    policies: Annotated[
-        str, typer.Option(metavar="NAMES", help="Whom to play.")
-    ] = "tidegate,hpa,keda,oracle-L",
+    policies: Annotated[str, typer.Option(metavar="NAMES", help="Whom to play.")] = "tidegate,hpa,keda,oracle-L",
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs with different noise.")] = 1,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Everything, as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="GPU-hours over misses.")] = None,
