@@ -92,8 +92,12 @@ class ProbeClient:
         method: str = "GET",
         authorization: str | None = None,
         limit_bytes: int = BODY_BYTES,
+        tls_name: str | None = None,
     ) -> Answer:
-        """One answer, its body cut at `limit_bytes`. Raises FetchError."""
+        """One answer, its body cut at `limit_bytes`. Raises FetchError.
+
+        `tls_name`: what the certificate must be for, where the URL has only an address.
+        """
         if self._session is None:
             raise FetchError("the client is closed")
         headers = {"Authorization": authorization} if authorization else None
@@ -106,6 +110,7 @@ class ProbeClient:
                     url,
                     headers=headers,
                     allow_redirects=False,
+                    server_hostname=tls_name,
                     # An empty JSON object is what Triton's and MLServer's listings want to be asked with.
                     json={} if method == "POST" else None,
                 ) as response:

@@ -280,4 +280,5 @@ class Prober:
             method=method,
             timeout_s=self.settings.timeout_s,
             authorization=self.authorization,
+            tls_name=endpoint.tls_name,
         )

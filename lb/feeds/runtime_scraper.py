@@ -129,6 +129,7 @@ class RuntimeScraper:
                 url,
                 timeout_s=self.settings.timeout_s,
                 authorization=self.authorization if own else None,
+                tls_name=state.endpoint.tls_name if own else None,
             )
         except OwnStallError:
             raise

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -188,3 +190,31 @@ async def test_a_closed_client_says_so() -> None:
     client = ProbeClient()
     with pytest.raises(FetchError, match="closed"):
         await client.fetch("http://127.0.0.1:1/", timeout_s=1.0)
+
+
+@pytest.mark.parametrize(("name", "reached"), [("gpu.internal", True), ("other.internal", False), (None, True)])
+async def test_a_certificate_is_checked_against_the_name_that_the_replica_must_have(
+    name: str | None, reached: bool
+) -> None:
+    certificate = Path(__file__).parents[2] / "data" / "tls" / "localhost.pem"
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(certificate, certificate.with_suffix(".key"))
+
+    async def healthy(request: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    app = web.Application()
+    app.router.add_get("/health", healthy)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_side).start()
+    url = f"https://127.0.0.1:{runner.addresses[0][1]}/health"
+    try:
+        async with ProbeClient(tls=ssl.create_default_context(cafile=str(certificate))) as client:
+            if reached:
+                assert (await client.fetch(url, timeout_s=5.0, tls_name=name)).status == 200
+            else:
+                with pytest.raises(FetchError):
+                    await client.fetch(url, timeout_s=5.0, tls_name=name)
+    finally:
+        await runner.cleanup()
