@@ -127,6 +127,7 @@ class ClientConnection(asyncio.Protocol):
         context = self._context
         self.deadline_at = NEVER
         self._state = _State.CLOSING
+        self._reader.close()
         context.connections.discard(self)
         context.observer.connections(-1)
         if self._exchange is not None:

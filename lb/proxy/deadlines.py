@@ -13,6 +13,8 @@ from typing import Protocol
 TICK_S = 0.05
 """Deadlines fire up to this much late, which is nothing beside the shortest of them (connect: 1 s)."""
 NEVER = float("inf")
+_AHEAD = int(5.0 / TICK_S)
+"""Buckets are at most 5 s ahead: a connection that is long closed would be kept by its bucket until that comes up."""
 
 
 class Timed(Protocol):
@@ -40,7 +42,7 @@ class Deadlines:
         item.deadline_at = at
         if at >= item.bucket_at or at == NEVER:
             return
-        bucket = max(int(at / TICK_S), self._done) + 1
+        bucket = min(max(int(at / TICK_S), self._done), int(self._loop.time() / TICK_S) + _AHEAD) + 1
         bucket_at = bucket * TICK_S
         if bucket_at >= item.bucket_at:
             return

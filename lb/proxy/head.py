@@ -131,7 +131,7 @@ class HeadReader:
         if raw.count(b" ", 0, raw.find(b"\r\n")) != 2:
             raise _bad("the request line is not METHOD TARGET VERSION with one space between")
         head = self._head = Head()
-        parser = self._parser = httptools.HttpRequestParser(self)
+        parser = httptools.HttpRequestParser(self)
         try:
             parser.feed_data(raw)
         except httptools.HttpParserUpgrade:
@@ -146,6 +146,8 @@ class HeadReader:
         head.method = head.method_bytes.decode("ascii")
         self._check_version(parser.get_http_version(), head)
         head.keep_alive = parser.should_keep_alive()
+        # Kept only while a body needs it: parser and reader hold each other, and only the garbage collector parts them.
+        self._parser = parser if head.chunked else None
         self._check(head)
         return head
 
@@ -164,6 +166,10 @@ class HeadReader:
             raise _bad(f"the chunked body is broken: {error}") from None
 
     # llhttp's callbacks -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """No more will be read: let go of what holds the reader."""
+        self._parser = self.body = None
 
     def on_url(self, target: bytes) -> None:
         self._head.target = target

@@ -76,7 +76,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def __init__(self, pool: ReplicaPool) -> None:
         self._pool = pool
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._buffer = pool.read_buffer
         self._view = memoryview(pool.read_buffer)
@@ -245,6 +245,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._begin()  # what is left of the last reply may belong to the memo
             self._begun = True
         had_head = self._head_done
+        assert self._parser is not None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -276,6 +277,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
+        self._parser = None  # the two hold each other, and only the garbage collector would part them
         self.deadline_at = NEVER
         exchange = self.exchange
         if exchange is None:
@@ -341,7 +343,9 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self.lines.append(b"%b: %b\r\n" % (name, value))
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
+        parser = self._parser
+        assert parser is not None
+        status = parser.get_status_code()
         if status < 100 or self._head_bytes > self._pool.limits.response_head_bytes:
             raise ValueError("not a status, or too long a head")
         if status < 200 and status != 101:
@@ -354,7 +358,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._headers = 0
             return
         self.status = status
-        self._keep_alive = self._parser.should_keep_alive()
+        self._keep_alive = parser.should_keep_alive()
         self._head_done = True
         if self._nominated is not None and self._nominated.lower() not in (b"keep-alive", b"close"):
             drop = {token.strip().lower() for token in self._nominated.split(b",")}

@@ -92,3 +92,23 @@ def test_a_disarmed_deadline_never_fires_and_the_wheel_then_stands_still() -> No
     loop.advance(loop.now + 10.0)
     assert item.fired == []
     assert loop.timers == []
+
+
+def test_the_wheel_lets_go_of_what_is_done_long_before_its_deadline_would_have_come() -> None:
+    loop, item = Loop(), Item()
+    wheel = Deadlines(loop)  # type: ignore[arg-type]
+    wheel.set(item, loop.now + 300.0)
+    item.deadline_at = NEVER  # closed
+    loop.advance(loop.now + 6.0)
+    assert item.bucket_at == NEVER
+    assert loop.timers == []
+
+
+def test_a_deadline_far_ahead_fires_at_its_time_all_the_same() -> None:
+    loop, item = Loop(), Item()
+    wheel = Deadlines(loop)  # type: ignore[arg-type]
+    wheel.set(item, loop.now + 300.0)
+    loop.advance(loop.now + 299.9)
+    assert item.fired == []
+    loop.advance(loop.now + 0.3)
+    assert len(item.fired) == 1
