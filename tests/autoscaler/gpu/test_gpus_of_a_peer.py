@@ -67,7 +67,8 @@ async def test_a_peers_lost_card_is_out_here_and_stays_out_when_the_peer_is_gone
     assert f'tidegate_peer_failing{{peer="{near.daemon.admin}"}} 1.0' in text
     _, status = await far.get("/v1/status")
     (peer,) = status["peers"]
-    assert (peer["error"], peer["age_s"] > 1.0) == ("connection refused", True)
+    assert peer["error"] == "connection refused"
+    assert peer["age_s"] > 0.0
     assert sorted(peer["gpus"].values()) == ["lost", "unknown"]
 
 

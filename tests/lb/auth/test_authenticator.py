@@ -77,10 +77,14 @@ def test_l01_a_wrong_key_is_401_and_is_not_echoed(authorization: bytes | None) -
 
 def test_l01_a_megabyte_of_key_is_not_hashed() -> None:
     auth = authenticator()
-    started = time.process_time()
-    for number in range(500):
-        refusal(auth, b"Bearer " + b"A" * 1_000_000, source=str(number))
-    assert time.process_time() - started < 0.5  # hashing 500 MB takes longer than a second
+    key = b"Bearer " + b"A" * 1_000_000
+    taken_s = []
+    for attempt in range(5):
+        started = time.process_time()
+        for number in range(100):
+            refusal(auth, key, source=f"{attempt}.{number}")
+        taken_s.append(time.process_time() - started)
+    assert min(taken_s) < 0.1  # hashing 100 MB takes longer, whatever the neighbours do
 
 
 def test_l02_a_good_prefix_takes_no_longer_than_noise() -> None:
