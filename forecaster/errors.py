@@ -1,0 +1,11 @@
+"""What can be wrong with numbers that come in."""
+
+from __future__ import annotations
+
+
+class ForecastError(Exception):
+    """Anything this package refuses; the text says what is wrong and what would be right."""
+
+
+class SeriesError(ForecastError):
+    """A series, or the file it was read from, cannot be used."""
