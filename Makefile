@@ -9,7 +9,7 @@ BACKENDS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled run test lint bench bench-overhead bench-routing bench-scaling bench-gpu test-runtimes test-gpu clean
+.PHONY: help setup compiled run test lint bench bench-overhead bench-routing bench-scaling bench-gpu test-runtimes test-kubernetes test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -55,6 +55,10 @@ bench-gpu: $(STAMP) ## cost of reading GPUs
 
 test-runtimes: $(STAMP) ## real vLLM, llama.cpp, Ollama, Triton, MLServer behind the balancer; builds them once (an hour)
 	@$(BIN)/python tests/runtimes/build.py; built=$$?; TIDEGATE_RUNTIMES=1 $(BIN)/python -m pytest tests/runtimes -n0 $(ARGS); tested=$$?; exit $$((built | tested))
+
+test-kubernetes: $(STAMP) ## a real Kubernetes control plane (needs Go; builds it once, twelve minutes)
+	@$(BIN)/python tests/kubernetes/build.py
+	@TIDEGATE_KUBERNETES=1 $(BIN)/python -m pytest tests/kubernetes -n0 $(ARGS)
 
 test-gpu: $(STAMP) ## the GPU tests against this machine's own driver
 	@TIDEGATE_TEST_GPU=1 $(BIN)/python -m pytest tests/nvml/real tests/nvml/test_driver_contract.py -n0 -s

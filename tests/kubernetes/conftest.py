@@ -1,0 +1,56 @@
+"""Collected only on purpose: these tests need a control plane that takes twelve minutes to build the first time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.kubernetes.cache import missing
+from tests.kubernetes.cluster import Cluster
+
+if os.environ.get("TIDEGATE_KUBERNETES") != "1":
+    collect_ignore_glob = ["test_*.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.kubernetes)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One control plane for all tests: nodes `gpu-0` to `gpu-2`, eight GPUs each, in two zones."""
+    absent = [module for module in missing() if module != "karpenter"]
+    assert not absent, f"not built: {', '.join(absent)}; python tests/kubernetes/build.py builds them"
+    started = Cluster(tmp_path_factory.mktemp("cluster"))
+    try:
+        started.start()
+        yield started
+    finally:
+        started.kill()
+
+
+@pytest.fixture(scope="session")
+def new_namespace(cluster: Cluster) -> Callable[[], str]:
+    """Makes a namespace in which pods can be created, and gives its name. Nobody deletes it: the cluster goes."""
+    numbers = count(1)
+
+    def make() -> str:
+        name = f"test-{next(numbers)}"
+        cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+        cluster.eventually(lambda: cluster.call("GET", path)[0] == 200, f"the ServiceAccount of {name}")
+        return name
+
+    return make
+
+
+@pytest.fixture
+def namespace(new_namespace: Callable[[], str]) -> str:
+    """A namespace for this test alone."""
+    return new_namespace()

@@ -1,0 +1,71 @@
+"""The control plane itself does what the other tests rely on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.workloads import deployment
+
+
+def test_a_deployment_of_two_gets_ready(cluster: Cluster, namespace: str) -> None:
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    cluster.create(path, deployment("llm", 2))
+
+    cluster.eventually(
+        lambda: cluster.call("GET", f"{path}/llm")[1]["status"].get("readyReplicas") == 2, "two ready pods", 10
+    )
+
+
+def test_it_is_the_version_that_the_modules_name(cluster: Cluster) -> None:
+    assert cluster.call("GET", "/version")[1]["gitVersion"] == "v1.36.3"
+
+
+def test_a_test_decides_when_a_pod_is_ready(cluster: Cluster, namespace: str) -> None:
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    cluster.create(path, deployment("llm", 1, annotations={"test/ready-delay": "1h"}))
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    cluster.eventually(
+        lambda: any(pod["spec"].get("nodeName") for pod in cluster.call("GET", pods)[1]["items"]), "a pod on a node", 10
+    )
+    (pod,) = cluster.call("GET", pods)[1]["items"]
+    assert pod["status"]["phase"] == "Pending"
+
+    patch = {"metadata": {"annotations": {"test/ready-delay": "0s"}}}
+    cluster.call("PATCH", f"{pods}/{pod['metadata']['name']}", patch, "application/merge-patch+json")
+
+    cluster.eventually(lambda: cluster.call("GET", pods)[1]["items"][0]["status"]["phase"] == "Running", "ready", 10)
+
+
+def test_nothing_outlives_a_killed_test_run(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from tests.kubernetes.children import Child\n"
+        "child = Child('sleep', ['sleep', '300'], Path(sys.argv[1]) / 'log'); print(child.process.pid, flush=True)\n"
+        "time.sleep(300)"
+    )
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        child = int(run.stdout.readline())
+        os.kill(child, 0)
+        run.send_signal(signal.SIGKILL)
+
+    deadline = time.monotonic() + 10
+    while _running(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _running(pid: int) -> bool:
+    """A process that has ended may wait for its reaper: that is not running."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
