@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autoscaler.policy.pools import ScalingSettings
+from autoscaler.policy.store import StoreSettings
 from lb.settings import LbSettings, Section
 from nvml.settings import NvmlSettings
 
@@ -14,5 +15,7 @@ class Policy(Section):
     """The load balancer: where it listens, which replicas it fronts, how it treats requests."""
     scaling: ScalingSettings = ScalingSettings()
     """The controller: which pools it sizes, towards which objective, within which limits."""
+    store: StoreSettings = StoreSettings()
+    """Demand history, what was learned and decisions: where they are kept, and how long."""
     gpus: NvmlSettings = NvmlSettings()
     """Reading of this machine's GPUs. Where there is no driver, nothing is read and nothing else changes."""
