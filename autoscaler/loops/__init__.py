@@ -1,0 +1,1 @@
+"""What runs for as long as the process does: shells around the controller's pure parts."""
