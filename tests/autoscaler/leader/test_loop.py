@@ -47,7 +47,7 @@ def loop_of(store: MemoryStore, identity: str, told: list[bool] | None = None) -
 
 async def until(condition: object, limit_s: float = 5.0) -> None:
     async with asyncio.timeout(limit_s):
-        while not condition():  # type: ignore[operator]
+        while not condition():  # type: ignore[operator]  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
