@@ -89,11 +89,7 @@ class LeaderLoop:
         while True:
             wait_s = await self._round()
             await self._tell()
-            until = self._election.acts_until()
-            if until is not None:
-                # Wake when the fence falls, so that its end is told in time.
-                wait_s = min(wait_s, max(0.0, until - self._clock()) + 0.001)
-            await asyncio.sleep(wait_s)
+            await self._sleep(wait_s)
 
     async def give_back(self) -> None:
         """Let another take over without waiting for the lease to run out. A failure costs only that wait."""
@@ -104,6 +100,16 @@ class LeaderLoop:
             await asyncio.wait_for(self._store.write(write.record), self._settings.call_s)
         except (LeaseConflictError, LeaseUnreachableError, TimeoutError) as error:
             log.warning("the lease could not be given back and runs out by itself", extra={"reason": str(error)})
+
+    async def _sleep(self, wait_s: float) -> None:
+        """Wait; a leadership that ends meanwhile is told of in time, and costs no call."""
+        until = self._election.acts_until()
+        left_s = until - self._clock() if until is not None else -1.0
+        if 0.0 <= left_s < wait_s:
+            await asyncio.sleep(left_s + 0.001)
+            await self._tell()
+            wait_s -= left_s
+        await asyncio.sleep(wait_s)
 
     async def _round(self) -> float:
         """One look, one write if there is reason for it; returns how long to wait."""
