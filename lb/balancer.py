@@ -13,6 +13,7 @@ from math import inf
 from lb.cost.output_length import OutputLengths
 from lb.cost.tokens import TokenEstimator
 from lb.effects import (
+    CLIENT_SIDE,
     NO_EFFECTS,
     Effect,
     Effects,
@@ -27,7 +28,7 @@ from lb.endpoint import Endpoint
 from lb.errors import Reason
 from lb.explain import Explanation, Recent, Record, snapshot
 from lb.fleet import Fleet
-from lb.learning import Lessons
+from lb.learning import Lessons, answered
 from lb.ledger import Entry, abandon, book, first_byte, release, stream_left
 from lb.replica import GpuReading, Replica, ReplicaState
 from lb.request import RequestInfo, Usage
@@ -35,6 +36,7 @@ from lb.retry import UNSENT, RetryBudget, retriable
 from lb.routing.pipeline import FEW, Router
 from lb.runtime import ProbeResult, RuntimeLoad
 from lb.settings import LbSettings
+from lb.signals import Objective
 from lb.summary import balancer_view, demand_view
 from lb.verdict import Verdict
 from lb.views import BalancerView, DemandView
@@ -184,8 +186,11 @@ class Balancer:
         assert isinstance(entry, Entry)
         assert ticket.state is not TicketState.FINISHED, "a ticket is finished once"
         replica = ticket.replica
+        judge = entry.pool.signals.judge
         if replica is None:
             self._waiting.leave(ticket, entry)
+            if judge is not None:
+                judge.unanswered(now - ticket.offered_at, seen=False, faulty=False)
             return NO_EFFECTS
         effects: list[Effect] = self._pending
         self._pending = []
@@ -195,7 +200,14 @@ class Balancer:
             if self._verdict.success(replica, ticket, entry, usage, now, effects):
                 produced = self._lessons.answer(ticket, entry, replica, usage, now)
                 entry.pool.signals.serve(produced, now)
+                if judge is not None:
+                    answered(judge, ticket, entry, produced, now)
+            elif judge is not None:
+                judge.unanswered(0.0, seen=False, faulty=True)
         else:
+            if judge is not None:
+                seen = ticket.first_byte_at > 0.0
+                judge.unanswered(now - ticket.offered_at, seen, outcome not in CLIENT_SIDE)
             if outcome is Outcome.CLIENT_CLOSED and replica.abandons and entry.unary:
                 abandon(replica, entry, ticket.routed_at, now)
                 self._fleet.recount(replica, now)
@@ -317,6 +329,10 @@ class Balancer:
         self._fleet.reconfigure(settings, now)
         self._record_scores = settings.routing.strategy == "tidegate"
         return self._released(now)
+
+    def expect(self, objectives: Mapping[str, Objective], otherwise: Objective | None, now: float) -> None:
+        """Count misses: what requests may expect, by model, and of models that are not named (None: no matter)."""
+        self._fleet.pools.expect(objectives, otherwise, now)
 
     def shutdown(self, now: float) -> Effects:
         """Refuse new requests; those that wait or run go on."""

@@ -59,6 +59,9 @@ REPLICA_FAULTS = frozenset(
 )
 """Outcomes that count against the replica in passive health."""
 
+CLIENT_SIDE = frozenset({Outcome.CLIENT_CLOSED, Outcome.CLIENT_ERROR, Outcome.WRITE_STALLED})
+"""Outcomes that are the client's doing: no miss, unless it left because it waited in vain."""
+
 
 class TicketState(StrEnum):
     """Where a ticket is in its life."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from lb.balancer import Balancer
@@ -15,6 +15,7 @@ from lb.replica import GpuReading
 from lb.runtime import ProbeResult, RuntimeLoad
 from lb.runtimes import ABANDONS, ANY_MODEL
 from lb.settings import LbSettings
+from lb.signals import Objective
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,10 @@ class Gateway:
 
     def reconfigure(self, settings: LbSettings) -> None:
         self.apply(self.balancer.reconfigure(settings, self.now()))
+
+    def expect(self, objectives: Mapping[str, Objective], otherwise: Objective | None) -> None:
+        """Count misses from now on: what requests may expect, by model, and of models that are not named."""
+        self.balancer.expect(objectives, otherwise, self.now())
 
     def shutdown(self) -> None:
         """Refuse new requests from now on."""

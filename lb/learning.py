@@ -9,6 +9,7 @@ from lb.ledger import Entry
 from lb.replica import Replica, pace_of
 from lb.request import RequestInfo, SurfaceName, Usage
 from lb.routing.scorers.curiosity import FRESH_S
+from lb.signals import Judge
 
 UNREAD_TOKENS_MAX = 4096.0
 """A body that no surface could read is taken for text, up to this: images and audio are not text."""
@@ -163,3 +164,15 @@ class Lessons:
         if now - replica.taught_at > FRESH_S:
             replica.settled = False
         replica.taught_at = now
+
+
+def answered(judge: Judge, ticket: Ticket, entry: Entry, produced: float, now: float) -> None:
+    """Hold a whole answer of `produced` tokens against what could be expected."""
+    first_at = ticket.first_byte_at
+    total_s = now - ticket.offered_at
+    if entry.unary or first_at <= 0.0:
+        judge.answered(-1.0, -1.0, total_s, produced, now)
+        return
+    gaps = produced / max(1, ticket.info.choices) - 1.0
+    gap_s = (ticket.progress_at - first_at) / gaps if gaps >= 1.0 else -1.0
+    judge.answered(first_at - ticket.offered_at, gap_s, total_s, produced, now)

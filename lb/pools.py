@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lb.replica import Replica
 from lb.roster import Roster
-from lb.signals import ModelSignals
+from lb.signals import ModelSignals, Objective
 
 MAX_UNLISTED = 1024
 """Pools for model names that no replica lists (clients choose them while models are not known yet)."""
@@ -21,17 +21,19 @@ class Pool:
 
     __slots__ = ("key", "roster", "signals")
 
-    def __init__(self, key: str, roster: Roster, now: float) -> None:
+    def __init__(self, key: str, roster: Roster, now: float, objective: Objective | None = None) -> None:
         self.key = key
         self.roster = roster
         self.signals = ModelSignals(now)
+        self.signals.expect(objective, now)
 
 
 class Pools:
     """Pools by model name. The name None, of requests that name no model, has a pool of all replicas."""
 
     __slots__ = (
-        "_all", "_any_model", "_by_model", "_empty", "_known", "_listed", "_panic_ratio", "_replicas", "_shortlist",
+        "_all", "_any_model", "_by_model", "_empty", "_known", "_listed", "_objective", "_objectives", "_panic_ratio",
+        "_replicas", "_shortlist",
     )  # fmt: skip
 
     def __init__(self, now: float, panic_ratio: float, shortlist: int) -> None:
@@ -47,6 +49,18 @@ class Pools:
         self._empty = True
         self._panic_ratio = panic_ratio
         self._shortlist = shortlist
+        self._objectives: Mapping[str, Objective] = {}
+        self._objective: Objective | None = None
+
+    def expect(self, objectives: Mapping[str, Objective], otherwise: Objective | None, now: float) -> None:
+        """What requests may expect, by model; `otherwise` of models that are not named, None: no matter."""
+        self._objectives = objectives
+        self._objective = otherwise
+        for pool in self._by_model.values():
+            pool.signals.expect(objectives.get(pool.key, otherwise), now)
+
+    def _make(self, key: str, roster: Roster, now: float) -> Pool:
+        return Pool(key, roster, now, self._objectives.get(key, self._objective))
 
     def configure(self, panic_ratio: float, shortlist: int) -> None:
         self._panic_ratio = panic_ratio
@@ -68,7 +82,7 @@ class Pools:
             return pool
         if model is None:
             self._all = Roster()
-            pool = self._by_model[None] = Pool("", self._all, now)
+            pool = self._by_model[None] = self._make("", self._all, now)
             self._fill()
             return pool
         if not self._servable(model):
@@ -77,7 +91,7 @@ class Pools:
             if OVERFLOW in self._by_model:
                 return self._by_model[OVERFLOW]
             model = OVERFLOW
-        pool = self._by_model[model] = Pool(model, self._any_model, now)
+        pool = self._by_model[model] = self._make(model, self._any_model, now)
         return pool
 
     def has_room(self, key: str) -> bool:
@@ -101,7 +115,7 @@ class Pools:
         self._fill()
         gone: list[Pool] = []
         for name in names - self._by_model.keys():
-            self._by_model[name] = Pool(name, self._listed[name], now)
+            self._by_model[name] = self._make(name, self._listed[name], now)
         for name_, pool in list(self._by_model.items()):
             if name_ is None:
                 continue

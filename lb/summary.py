@@ -15,6 +15,9 @@ from lb.routing.pipeline import Router
 from lb.settings import LbSettings
 from lb.views import BalancerView, DemandView, ModelDemand, ReplicaView
 
+_TAIL = 0.95
+"""What operators set thresholds on; a minute rarely has enough answers for more."""
+
 
 def replica_view(replica: Replica, now: float) -> ReplicaView:
     load, gpu, endpoint = replica.load, replica.gpu, replica.endpoint
@@ -107,7 +110,8 @@ def _model_demand(pool: Pool, outstanding: float, queue: WaitQueue, now: float) 
     signals = pool.signals
     span_s = signals.span_s(now)
     offered, prompt_tokens = signals.offered.total(now)
-    _, output_tokens = signals.served.total(now)
+    served, output_tokens = signals.served.total(now)
+    judge = signals.judge
     queued = queue.depth(pool.key)
     waiting = signals.waiting_prompt_tokens + signals.waiting_output_tokens
     return ModelDemand(
@@ -127,6 +131,12 @@ def _model_demand(pool: Pool, outstanding: float, queue: WaitQueue, now: float) 
         replicas_total=len(pool.roster.members),
         outstanding_tokens=outstanding + waiting,
         backlog_s=_backlog_s(pool, waiting + outstanding, now),
+        served_total=signals.served_total,
+        served_per_s=served / span_s,
+        missed_total=None if judge is None else signals.rejected_total + judge.missed_total,
+        first_token_p95_s=None if judge is None else judge.first_token.quantile(_TAIL, now),
+        inter_token_p95_s=None if judge is None else judge.inter_token.quantile(_TAIL, now),
+        latency_p95_s=None if judge is None else judge.latency.quantile(_TAIL, now),
     )
 
 

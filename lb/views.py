@@ -110,6 +110,15 @@ class ModelDemand:
     """Predicted tokens of queued and running requests still to compute."""
     backlog_s: float
     """Predicted time until the ready replicas have worked that off together; inf with work and no ready replica."""
+    served_total: int = 0
+    """Whole answers."""
+    served_per_s: float = 0.0
+    missed_total: int | None = None
+    """Late, slow, failed or refused, held against the objective; None: there is none."""
+    first_token_p95_s: float | None = None
+    """95 % quantile over the last one to three minutes, as are the two below; None: no answers, or no objective."""
+    inter_token_p95_s: float | None = None
+    latency_p95_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
