@@ -24,10 +24,11 @@ $(STAMP): pyproject.toml
 
 setup: $(STAMP) ## make .venv with everything the project needs
 
-compiled: $(STAMP) ## compile the request path (needs a C compiler, two minutes); TIDEGATE_COMPILED=1 runs it
+compiled: $(STAMP) ## compile the request path now (needs a C compiler, two minutes); TIDEGATE_COMPILED=0 does without
 	@$(BIN)/python -m autoscaler.compiled
 
 run: $(STAMP) ## three simulated replicas, the balancer and some traffic; BACKENDS="http://host:port ..." for your own
+	@$(BIN)/python -m autoscaler.compiled --background
 	@$(BIN)/tidegate demo $(foreach b,$(BACKENDS),--backend $(b)) $(ARGS)
 
 test: $(STAMP) ## all tests that need nothing but Python
@@ -41,10 +42,10 @@ lint: $(STAMP) ## ruff, mypy, import contracts
 
 bench: bench-gpu bench-overhead bench-routing ## every benchmark, about two hours; see tests/bench/README.md
 
-bench-overhead: $(STAMP) ## CPU per request against nginx, HAProxy and two LLM routers
+bench-overhead: compiled ## CPU per request against nginx, HAProxy and two LLM routers
 	@$(BIN)/python -m tests.bench.overhead $(ARGS)
 
-bench-routing: $(STAMP) ## latency in six scenarios against the same peers and a clairvoyant router
+bench-routing: compiled ## latency in six scenarios against the same peers and a clairvoyant router
 	@$(BIN)/python -m tests.bench.routing $(ARGS)
 
 bench-scaling: $(STAMP) ## GPU-hours at equal misses against the usual autoscalers (ARGS="--quick" for a look)

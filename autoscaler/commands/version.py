@@ -7,6 +7,8 @@ from importlib.metadata import version as version_of
 
 import typer
 
+from autoscaler import compiled
+
 _PARTS = ("uvloop", "httptools", "aiohttp", "pydantic")
 """Libraries whose version changes how the data plane behaves."""
 
@@ -18,4 +20,5 @@ def register(app: typer.Typer) -> None:
 def version() -> None:
     """Print the versions to put into a bug report."""
     parts = ", ".join(f"{name} {version_of(name)}" for name in _PARTS)
-    typer.echo(f"tidegate {version_of('tidegate')} (Python {platform.python_version()}, {parts})")
+    path = "compiled" if compiled.in_use() else f"interpreted: {compiled.unusable() or f'{compiled.SWITCH}=0'}"
+    typer.echo(f"tidegate {version_of('tidegate')} (Python {platform.python_version()}, {parts}; request path {path})")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +15,10 @@ import pytest
 
 from autoscaler import compiled
 from autoscaler.cli import main
-from autoscaler.compiled import ROOT, SWITCH, activate, build_folder, digest, native, obstacle
+from autoscaler.compiled import ROOT, STAMP, SWITCH, activate, build_folder, digest
+from autoscaler.compiled import __main__ as command
+from autoscaler.compiled.build import native, obstacle
+from autoscaler.compiled.wheel import bring_along
 
 SOURCE = '''
 from __future__ import annotations
@@ -45,23 +52,37 @@ def root(tmp_path: Path) -> Path:
 def stamped(root: Path, stamp: str) -> Path:
     folder = build_folder(root)
     folder.mkdir(parents=True)
-    (folder / "sources.sha256").write_text(stamp)
+    (folder / STAMP).write_text(stamp)
     return folder
 
 
-@pytest.mark.parametrize("value", [None, "", "0"])
-def test_nothing_happens_unasked(root: Path, value: str | None) -> None:
-    stamped(root, digest(root))
+@pytest.mark.parametrize("value", [None, "", "1"])
+def test_a_matching_build_is_used_unasked(root: Path, value: str | None) -> None:
+    folder = stamped(root, digest(root))
     path = ["here"]
     assert activate({} if value is None else {SWITCH: value}, path, root) is None
+    assert path == [str(folder), "here"]
+
+
+def test_it_can_be_turned_off(root: Path) -> None:
+    stamped(root, digest(root))
+    path = ["here"]
+    assert activate({SWITCH: "0"}, path, root) is None
     assert path == ["here"]
 
 
-def test_a_fresh_build_comes_first(root: Path) -> None:
-    folder = stamped(root, digest(root))
+def test_nothing_is_said_of_a_build_that_nobody_asked_for(root: Path) -> None:
     path = ["here"]
-    assert activate({SWITCH: "1"}, path, root) is None
-    assert path == [str(folder), "here"]
+    assert activate({}, path, root) is None
+    stamped(root, "of other sources")
+    assert activate({}, path, root) is None
+    assert path == ["here"]
+
+
+def test_a_checkout_keeps_builds_out_of_sight_and_an_installed_package_inside(root: Path) -> None:
+    assert build_folder(root).is_relative_to(root / "autoscaler/compiled")
+    (root / "pyproject.toml").write_text("")
+    assert build_folder(root).is_relative_to(root / ".cache")
 
 
 def test_without_a_build_the_sources_run(root: Path) -> None:
@@ -93,7 +114,7 @@ def test_the_command_says_once_that_it_runs_the_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(SWITCH, "1")
-    monkeypatch.setattr(compiled, "build_folder", lambda root: tmp_path)
+    monkeypatch.setattr(compiled, "build_folder", lambda root=ROOT: tmp_path)
     monkeypatch.setattr(sys, "argv", ["tidegate", "version"])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -120,20 +141,63 @@ def test_records_keep_their_meaning() -> None:
     assert "@dataclass(frozen=True)\nclass Point" in text
 
 
-def test_no_compiler_is_said_and_is_no_failure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("arguments", [[], ["--background"]])
+def test_no_compiler_is_said_in_one_line_and_is_no_failure(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
-    monkeypatch.setattr(compiled, "build", lambda: pytest.fail("there is nothing to build with"))
-    compiled.main()
-    assert "there is no C compiler" in capsys.readouterr().out
+    monkeypatch.delenv(SWITCH)
+    monkeypatch.setattr(compiled.build.shutil, "which", lambda name: None)
+    monkeypatch.setattr(command, "unusable", lambda: "there is no build")
+    for what in ("build", "_start"):
+        monkeypatch.setattr(command, what, lambda: pytest.fail("there is nothing to build with"))
+    command.main(arguments)
+    said = capsys.readouterr().out
+    assert "there is no C compiler" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("missing", "switch", "starts"), [("no build", "", 1), ("no build", "0", 0), (None, "", 0)])
+def test_a_build_begins_in_the_background_only_where_it_is_missing(
+    missing: str | None, switch: str, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setenv(SWITCH, switch)
+    monkeypatch.setattr(command, "obstacle", lambda: None)
+    monkeypatch.setattr(command, "unusable", lambda: missing)
+    monkeypatch.setattr(command, "_start", lambda: begun.append(1))
+    command.main(["--background"])
+    assert len(begun) == starts
+
+
+def test_a_wheel_brings_its_build_along(tmp_path: Path, root: Path) -> None:
+    folder = stamped(root, "stamp")
+    (folder / "lb").mkdir()
+    (folder / "lb/pair.py").write_text(SOURCE)
+    pure = tmp_path / "tidegate-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(pure, "w") as wheel:
+        wheel.writestr("lb/pair.py", SOURCE)
+        wheel.writestr("tidegate-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("tidegate-1.0.dist-info/RECORD", "lb/pair.py,,\n")
+    made = bring_along(pure, folder)
+    assert not pure.exists()
+    assert re.fullmatch(r"tidegate-1\.0-cp3\d+-cp3\d+t?-\w+\.whl", made.name)
+    with zipfile.ZipFile(made) as wheel:
+        names = wheel.namelist()
+        record = wheel.read("tidegate-1.0.dist-info/RECORD").decode()
+        described = wheel.read("tidegate-1.0.dist-info/WHEEL").decode().splitlines()
+        assert wheel.read(f"autoscaler/compiled/{folder.name}/lb/pair.py").decode() == SOURCE
+    assert "Root-Is-Purelib: false" in described
+    assert [line for line in described if line.startswith("Tag:")] == ["Tag: " + made.stem.split("-", 2)[2]]
+    assert [line.partition(",")[0] for line in record.splitlines()] == names
+    digest_of = base64.urlsafe_b64encode(hashlib.sha256(SOURCE.encode()).digest()).rstrip(b"=").decode()
+    assert f"lb/pair.py,sha256={digest_of},{len(SOURCE.encode())}\n" in record
 
 
 def test_a_build_runs_or_is_refused_with_a_reason(root: Path) -> None:
     if (reason := obstacle()) is not None:
         assert "compiler" in reason or "headers" in reason
         return
-    make = "import pathlib, sys, autoscaler.compiled as c; c.build(pathlib.Path(sys.argv[1]))"
+    make = "import pathlib, sys, autoscaler.compiled.build as c; c.build(pathlib.Path(sys.argv[1]))"
     python(make, str(root))
     path: list[str] = []
     assert activate({SWITCH: "1"}, path, root) is None

@@ -1,26 +1,21 @@
-"""The request path compiled ahead of time, for those who have a C compiler: half the CPU per request, the same code.
-
-    make compiled && TIDEGATE_COMPILED=1 tidegate lb --backend ...
-
-mypyc compiles a copy of `lb` under `.cache/compiled/`, never in the tree. With `TIDEGATE_COMPILED=1` that copy comes
-first on `sys.path`, if it was made from exactly these sources by this Python; else one line says why not, and the
-sources themselves run.
-"""
+"""Compiling the request path: a copy of `lb`, prepared for mypyc."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
+import fcntl
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-SWITCH = "TIDEGATE_COMPILED"
-ROOT = Path(__file__).parents[1]
+from autoscaler.compiled import ROOT, STAMP, build_folder, digest, unusable
+
 MODULES = (
     "lb/*.py", "lb/admission/*.py", "lb/cost/*.py", "lb/health/*.py", "lb/metrics/histogram.py",
     "lb/metrics/requests.py", "lb/proxy/*.py", "lb/routing/**/*.py", "lb/surfaces/failures.py", "lb/surfaces/fields.py",
@@ -33,43 +28,10 @@ INTERPRETED = (
     "lb/source.py", "lb/views.py", "lb/wire.py", "lb/yaml_document.py",
 )  # fmt: skip
 """Of these, what runs rarely: compiling it would cost build time and bring nothing."""
-_STAMP = "sources.sha256"
 _SAID = 4000
 """Characters of a failed compiler's last words that are shown."""
 _MYPY = "[mypy]\npython_version = {}.{}\nignore_missing_imports = True\n"
 """The strict check is `make lint`'s; this one only finds the types. No plugin: a settings class stays interpreted."""
-
-
-def build_folder(root: Path = ROOT) -> Path:
-    """Where the build for this Python is, or would be."""
-    return root / ".cache" / "compiled" / str(sysconfig.get_config_var("SOABI"))
-
-
-def digest(root: Path = ROOT) -> str:
-    """Hash of all sources of `lb` and of the Python that runs."""
-    found = hashlib.sha256(sys.version.encode())
-    for path in sorted((root / "lb").rglob("*.py")):
-        found.update(path.relative_to(root).as_posix().encode() + b"\0")
-        found.update(path.read_bytes())
-    return found.hexdigest()
-
-
-def activate(environ: Mapping[str, str], path: list[str], root: Path = ROOT) -> str | None:
-    """Put the build first on `path` if `environ` asks for it. To be called before anything of `lb` is imported.
-
-    Returns why it was asked for in vain, or None.
-    """
-    if environ.get(SWITCH) != "1":
-        return None
-    folder = build_folder(root)
-    try:
-        built = (folder / _STAMP).read_text()
-    except OSError:
-        return f"{SWITCH}=1, but there is no build for this Python (`make compiled` makes one): running the sources"
-    if built != digest(root):
-        return f"{SWITCH}=1, but the build was made from other sources (`make compiled` renews it): running the sources"
-    path.insert(0, str(folder))
-    return None
 
 
 def obstacle() -> str | None:
@@ -79,28 +41,46 @@ def obstacle() -> str | None:
         return f"there is no C compiler ({compiler})"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         return "the headers of this Python are not installed (Debian: python3-dev)"
+    if importlib.util.find_spec("mypyc") is None:
+        return "mypyc is not installed (pip install 'mypy[mypyc]')"
     return None
 
 
 def build(root: Path = ROOT, modules: Sequence[str] = MODULES, interpreted: Sequence[str] = INTERPRETED) -> Path:
-    """Compile, in some minutes, and return the folder. Raises SystemExit where mypyc or the compiler fails."""
-    stamp = digest(root)
+    """Compile, in some minutes, unless that is done; returns the folder.
+
+    Waits for a build that another process makes. Raises SystemExit where mypyc or the compiler fails, OSError where the
+    folder cannot be written.
+    """
     folder = build_folder(root)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(root / "lb", fresh / "lb", ignore=shutil.ignore_patterns("__pycache__"))
-    found = {path for pattern in modules for path in fresh.glob(pattern)}
-    chosen = sorted(found - {fresh / name for name in interpreted})
-    for path in chosen:
-        path.write_text(native(path.read_text()))
-    (fresh / "mypy.ini").write_text(_MYPY.format(*sys.version_info[:2]))
-    _compile(fresh, [path.relative_to(fresh).as_posix() for path in chosen if path.stat().st_size])
-    shutil.rmtree(fresh / "build")
-    shutil.rmtree(fresh / ".mypy_cache", ignore_errors=True)
-    (fresh / _STAMP).write_text(stamp)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    with _alone(folder.with_name(folder.name + ".lock")):
+        if unusable(root) is None:
+            return folder
+        fresh = folder.with_name(folder.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(root / "lb", fresh / "lb", ignore=shutil.ignore_patterns("__pycache__"))
+        stamp = digest(fresh)  # of what was copied: the sources may change meanwhile
+        found = {path for pattern in modules for path in fresh.glob(pattern)}
+        chosen = sorted(found - {fresh / name for name in interpreted})
+        for path in chosen:
+            path.write_text(native(path.read_text()))
+        (fresh / "mypy.ini").write_text(_MYPY.format(*sys.version_info[:2]))
+        _compile(fresh, [path.relative_to(fresh).as_posix() for path in chosen if path.stat().st_size])
+        shutil.rmtree(fresh / "build")
+        shutil.rmtree(fresh / ".mypy_cache", ignore_errors=True)
+        (fresh / STAMP).write_text(stamp)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
     return folder
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One build of a folder at a time; the lock goes with the process that holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _compile(folder: Path, modules: list[str]) -> None:
@@ -150,17 +130,3 @@ def _constructor(fields: Sequence[ast.AnnAssign]) -> list[str]:
         f"    def __init__(self, {', '.join(named)}) -> None:",
         *(f"        self.{name} = {name}" for name in names),
     ]
-
-
-def main() -> None:
-    """`python -m autoscaler.compiled`: build. Where that cannot be done, say so: everything runs without."""
-    reason = obstacle()
-    if reason is not None:
-        sys.stdout.write(f"Nothing is compiled: {reason}. Tidegate runs as it is.\n")
-        return
-    sys.stdout.write("Compiling the request path, a minute or two\n")
-    sys.stdout.write(f"Done: {build()}; {SWITCH}=1 uses it\n")
-
-
-if __name__ == "__main__":
-    main()
