@@ -28,6 +28,8 @@ class Observed:
     fact: ReplicaFact
     endpoint: Endpoint | None = None
     """Where it answers; its id is `fact.id`. None: not known (yet), or the balancer finds it by other means."""
+    detail: str = ""
+    """For people: why it failed, or what it waits for."""
 
 
 @dataclass(frozen=True, slots=True)

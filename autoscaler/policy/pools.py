@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from autoscaler.policy.actuators import ActuatorSettings, DryRunSettings
 from lb.settings.durations import Seconds
 from lb.settings.proxy import Section
 
@@ -216,6 +217,8 @@ class PoolSettings(Section):
     """Models whose demand it serves; empty: all."""
     mode: Mode = Mode.ADVISE
     """`observe`, `advise` or `own`. A new pool is advised: trust comes after proof."""
+    actuator: ActuatorSettings = DryRunSettings()
+    """What starts and ends its replicas; by default nothing does."""
     min_replicas: Count = 1
     """Never fewer. 0: the last one goes too, and the first request waits for a start."""
     max_replicas: Count = 10

@@ -1,0 +1,145 @@
+"""For each actuator a small real world in which it can start and end replicas, and what is true in that world."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from autoscaler.action import ScaleUp
+from autoscaler.actuator import Actuator, Observation
+from autoscaler.actuators import Surroundings, build_actuator
+from autoscaler.fleet import Phase
+from autoscaler.policy.pools import PoolSettings
+
+REPLICA = Path(__file__).with_name("replica.py")
+POOL = "chat"
+PATIENCE_S = 20.0
+"""Nothing here takes a second on an idle machine; a busy one gets this long."""
+
+
+class World(Protocol):
+    """Where one kind of actuator acts. Kind `good` starts well and `bad` fails."""
+
+    def actuator(self) -> Actuator:
+        """A new one on this world, as after a restart of the process."""
+        ...
+
+    def running(self) -> set[str]:
+        """Names of the replicas that really run."""
+        ...
+
+    def starts(self, name: str) -> int:
+        """How often a replica of that name was really started."""
+        ...
+
+    async def settle(self) -> None:
+        """Let starting replicas become ready."""
+        ...
+
+    async def break_partly(self) -> None:
+        """Make a part of what there is unreadable for the actuator."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that runs in it."""
+        ...
+
+
+def pool(actuator: dict[str, Any], **others: Any) -> PoolSettings:
+    kinds = [{"name": "good", "gpus": 0}, {"name": "bad", "gpus": 0}]
+    return PoolSettings.model_validate({"name": POOL, "kinds": kinds, "actuator": actuator, **others})
+
+
+def up(*names: str, kind: str = "good") -> ScaleUp:
+    return ScaleUp(POOL, kind, names, len(names), "demand")
+
+
+async def until(actuator: Actuator, wanted: Callable[[Observation], bool]) -> Observation:
+    """Observe, as the loop does tick by tick, until it is as wanted."""
+    seen: Observation | None = None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                seen = await actuator.observe()
+                if wanted(seen):
+                    return seen
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"never came to be; at last there was {seen}") from None
+
+
+def phases(seen: Observation) -> dict[str, Phase]:
+    return {one.fact.id: one.fact.phase for one in seen.replicas}
+
+
+async def all_ready(actuator: Actuator, *names: str) -> Observation:
+    return await until(actuator, lambda seen: phases(seen) == dict.fromkeys(names, Phase.READY))
+
+
+async def gone(actuator: Actuator, name: str) -> Observation:
+    return await until(actuator, lambda seen: name not in phases(seen))
+
+
+class ProcessWorld:
+    """Real processes. A replica counts its starts in a file."""
+
+    def __init__(self, directory: Path, mode: str = "loading", **settings: Any) -> None:
+        self.directory = directory
+        self.state = directory / "state"
+        count = 'echo start >> "started-$1"; [ "$2" = bad ] && mode=fail || mode=$3; exec "$4" "$5" "$6" "$mode"'
+        self.settings: dict[str, Any] = {
+            "type": "process",
+            "command": ["/bin/sh", "-c", count, "sh", "{name}", "{kind}", mode, sys.executable, str(REPLICA), "{port}"],
+            "ports": [0, 0],
+            "grace_s": 0.5,
+            "ready_timeout_s": 0.5,
+            **settings,
+        }  # fmt: skip
+
+    def actuator(self) -> Actuator:
+        return build_actuator(pool(self.settings), Surroundings(self.state, self.directory))
+
+    def processes(self) -> dict[int, str]:
+        """Name by pid, of everything whose environment says that it is a replica of this world."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    variables = (entry / "environ").read_bytes().split(b"\0")
+                    zombie = (entry / "stat").read_text().rsplit(")")[-1].split()[0] == "Z"
+                except OSError:
+                    continue
+                for variable in variables:
+                    key, _, value = variable.decode(errors="replace").partition("=")
+                    if key == "TIDEGATE_REPLICA" and value.startswith(str(self.state)) and not zombie:
+                        found[int(entry.name)] = Path(value).stem
+        return found
+
+    def running(self) -> set[str]:
+        return set(self.processes().values())
+
+    def starts(self, name: str) -> int:
+        try:
+            return len((self.directory / f"started-{name}").read_text().splitlines())
+        except FileNotFoundError:
+            return 0
+
+    async def settle(self) -> None:
+        (self.directory / "ready").touch()
+
+    async def break_partly(self) -> None:
+        (self.state / POOL / "torn.json").write_text('{"name": "torn", "po')
+
+    async def close(self) -> None:
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+
+
+WORLDS: dict[str, Callable[[Path], World]] = {
+    "process": ProcessWorld,
+}
