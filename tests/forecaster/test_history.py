@@ -149,13 +149,18 @@ def test_i13_a_clock_that_is_set_back_counts_nothing_twice_and_leaves_nothing_in
     assert len(feed.values()) == 7
 
 
+@pytest.mark.parametrize("after_s", [115, 125])
 @pytest.mark.parametrize("step_s", [-29.0, -5.0, -1.5, 1.5, 29.0])
-def test_i13_a_small_correction_of_the_clock_changes_no_rate(step_s: float) -> None:
+def test_i13_a_small_correction_of_the_clock_changes_no_rate(after_s: int, step_s: float) -> None:
+    """Within a minute, and back into the one before."""
     feed = Feed(History())
-    feed.run(115, every_s=5)
+    feed.run(after_s, every_s=5)
     feed.wall_s += step_s
     feed.run(180 - step_s, every_s=0.5)
     np.testing.assert_allclose(feed.values(), 60.0)
+    assert [row.start_s for row in feed.history.dump(now_s=feed.wall_s)] == [
+        T0 + 60 * i for i in range(len(feed.values()))
+    ]
 
 
 def test_i13_a_clock_that_is_wrong_by_a_year_for_a_while_costs_no_history() -> None:
