@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,8 @@ async def test_it_is_the_default_and_tells_what_the_balancer_reports(tmp_path: P
 async def test_every_action_is_remembered_and_said_and_nothing_else_happens(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    actuator = build_actuator(PoolSettings(name=POOL), Surroundings(tmp_path))
+    around = Surroundings(tmp_path / "state")
+    actuator = build_actuator(PoolSettings(name=POOL), around)
     assert isinstance(actuator, DryRun)
     actions = [
         up("a", "b"), Drain(POOL, "a", 60.0, "night"), Undrain(POOL, "a", "day"), Stop(POOL, "a", 1, "drained"),
@@ -48,5 +48,5 @@ async def test_every_action_is_remembered_and_said_and_nothing_else_happens(
         "pool chat: would give up the start of b, because late",
     ]
     assert (await actuator.observe()).replicas == ()
-    assert os.listdir(tmp_path) == []
+    assert not around.state_directory.exists()
     await actuator.close()

@@ -88,8 +88,8 @@ async def gone(actuator: Actuator, name: str) -> Observation:
 class ProcessWorld:
     """Real processes. A replica counts its starts in a file."""
 
-    def __init__(self, directory: Path, mode: str = "loading", **settings: Any) -> None:
-        self.directory = directory
+    def __init__(self, folder: Path, mode: str = "loading", **settings: Any) -> None:
+        self.directory = directory = folder
         self.state = directory / "state"
         count = 'echo start >> "started-$1"; [ "$2" = bad ] && mode=fail || mode=$3; exec "$4" "$5" "$6" "$mode"'
         self.settings: dict[str, Any] = {
