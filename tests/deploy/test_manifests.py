@@ -1,0 +1,207 @@
+"""What the manifests say of each other and of the policies in them: names, ports, labels, rights, graces."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoscaler.policy.load import load, parse
+from autoscaler.policy.schema import Policy
+from lb.address import parse_address
+from lb.admin.guard import OPEN_PATHS
+from tests.deploy.conftest import DEPLOY
+from tests.deploy.kustomize import Manifest, containers, pod_spec
+
+POLICIES = sorted(DEPLOY.rglob("policy.yaml")) + sorted((DEPLOY / "policies").glob("*.yaml"))
+POLICY_FOLDER = "/etc/tidegate"
+
+
+def of_kind(manifests: tuple[Manifest, ...], *kinds: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] in kinds]
+
+
+def workloads(manifests: tuple[Manifest, ...]) -> Iterator[tuple[Manifest, Manifest]]:
+    """Each workload with its only container."""
+    for manifest in manifests:
+        if pod_spec(manifest) is not None:
+            (container,) = containers(manifest)
+            yield manifest, container
+
+
+def policy_of(manifests: tuple[Manifest, ...], workload: Manifest) -> Policy | None:
+    """The policy that a workload reads; None: it reads none."""
+    spec = pod_spec(workload)
+    assert spec is not None
+    for volume in spec.get("volumes", ()):
+        for source in volume.get("projected", {}).get("sources", ()):
+            if "configMap" in source:
+                name = source["configMap"]["name"]
+                (found,) = [one for one in of_kind(manifests, "ConfigMap") if one["metadata"]["name"] == name]
+                return parse(found["data"]["policy.yaml"])
+    return None
+
+
+def matches(selector: Manifest, labels: Manifest) -> bool:
+    return selector.items() <= labels.items()
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=lambda path: str(path.relative_to(DEPLOY)))
+def test_every_shipped_policy_decodes(path: Path) -> None:
+    assert load(path).policy.lb.listen
+
+
+def test_each_workload_selects_its_own_pods_and_no_others(manifests: tuple[Manifest, ...]) -> None:
+    found = [manifest for manifest, _ in workloads(manifests)]
+    assert len(found) >= 2
+    for workload in found:
+        selector = workload["spec"]["selector"]["matchLabels"]
+        chosen = [one for one in found if matches(selector, one["spec"]["template"]["metadata"]["labels"])]
+        assert chosen == [workload]
+
+
+def test_each_service_budget_and_policy_selects_one_workload(manifests: tuple[Manifest, ...]) -> None:
+    found = [manifest for manifest, _ in workloads(manifests)]
+    for manifest in of_kind(manifests, "Service", "PodDisruptionBudget", "NetworkPolicy"):
+        spec = manifest["spec"]
+        selector = spec.get("selector") or spec["podSelector"]
+        selector = selector.get("matchLabels", selector)
+        chosen = [one for one in found if matches(selector, one["spec"]["template"]["metadata"]["labels"])]
+        assert len(chosen) == 1, f"{manifest['kind']} {manifest['metadata']['name']} selects {len(chosen)} workloads"
+        ports = {port["name"] for port in containers(chosen[0])[0]["ports"]}
+        named = {port["targetPort"] for port in spec.get("ports", ())}
+        named |= {port["port"] for rule in spec.get("ingress", ()) for port in rule["ports"]}
+        assert named <= ports
+
+
+def test_the_monitor_finds_every_pod_that_has_metrics(manifests: tuple[Manifest, ...]) -> None:
+    for monitor in of_kind(manifests, "PodMonitor"):
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        assert endpoint["path"] in OPEN_PATHS, "Prometheus brings no token"
+        selector = monitor["spec"]["selector"]["matchLabels"]
+        for workload, container in workloads(manifests):
+            if policy_of(manifests, workload) is not None:
+                assert matches(selector, workload["spec"]["template"]["metadata"]["labels"])
+                assert endpoint["port"] in {port["name"] for port in container["ports"]}
+
+
+def test_ports_are_those_of_the_policy(manifests: tuple[Manifest, ...]) -> None:
+    for workload, container in workloads(manifests):
+        policy = policy_of(manifests, workload)
+        if policy is None:
+            continue
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        host, admin = parse_address(policy.lb.admin.listen)
+        assert (host, admin) == ("0.0.0.0", ports["admin"])
+        host, data = parse_address(policy.lb.listen)
+        if "http" in ports:
+            assert (host, data) == ("0.0.0.0", ports["http"])
+        else:
+            assert host == "127.0.0.1", "a data plane that nobody declares is open to nobody"
+
+
+def test_probes_ask_what_answers_without_a_token(manifests: tuple[Manifest, ...]) -> None:
+    for workload, container in workloads(manifests):
+        if policy_of(manifests, workload) is None:
+            continue
+        probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
+        assert {probe["port"] for probe in probes.values()} == {"admin"}
+        assert {probe["path"] for probe in probes.values()} <= OPEN_PATHS
+        assert probes["readiness"]["path"] == "/readyz"
+        assert probes["liveness"]["path"] == "/healthz", "a draining pod is not ready, but it must not be killed for it"
+
+
+def test_a_pod_may_drain_as_long_as_its_policy_says(manifests: tuple[Manifest, ...]) -> None:
+    for workload, container in workloads(manifests):
+        policy, spec = policy_of(manifests, workload), pod_spec(workload)
+        if policy is None:
+            continue
+        assert spec is not None
+        waits_s = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        assert spec["terminationGracePeriodSeconds"] >= waits_s + policy.lb.timeouts.shutdown_s + 10
+
+
+def test_a_policy_is_mounted_so_that_a_change_arrives(manifests: tuple[Manifest, ...]) -> None:
+    """A subPath mount never changes in a running pod, and secrets must lie beside the policy, unreadable to others."""
+    seen = 0
+    for workload, container in workloads(manifests):
+        if policy_of(manifests, workload) is None:
+            continue
+        seen += 1
+        spec = pod_spec(workload)
+        assert spec is not None
+        (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == POLICY_FOLDER]
+        assert "subPath" not in mount
+        assert mount["readOnly"] is True
+        (volume,) = [one for one in spec["volumes"] if one["name"] == mount["name"]]
+        assert volume["projected"]["defaultMode"] & 0o007 == 0
+        paths = {
+            item["path"]
+            for source in volume["projected"]["sources"]
+            for item in source.get("secret", {}).get("items", ())
+        }
+        policy = policy_of(manifests, workload)
+        assert policy is not None
+        assert policy.lb.admin.token is not None
+        assert policy.lb.admin.token.removeprefix("file:") in paths
+        assert container["args"] == ["run", "--policy", f"{POLICY_FOLDER}/policy.yaml"]
+    assert seen == 2
+
+
+def test_pods_have_no_rights_on_their_node(manifests: tuple[Manifest, ...]) -> None:
+    """The `restricted` Pod Security Standard, which the namespace enforces, and a read-only root on top."""
+    for workload, container in workloads(manifests):
+        spec = pod_spec(workload)
+        assert spec is not None
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        assert all("hostPath" not in volume for volume in spec.get("volumes", ()))
+    (namespace,) = of_kind(manifests, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_resources_are_bounded_and_latency_is_not_throttled(manifests: tuple[Manifest, ...]) -> None:
+    for _, container in workloads(manifests):
+        resources = container["resources"]
+        assert set(resources["requests"]) == {"cpu", "memory"}
+        assert set(resources["limits"]) == {"memory"}, "a CPU limit stops the event loop for tens of milliseconds"
+
+
+def test_accounts_classes_and_roles_that_are_named_exist(manifests: tuple[Manifest, ...]) -> None:
+    exists = {(one["kind"], one["metadata"]["name"]) for one in manifests}
+    for workload, _ in workloads(manifests):
+        spec = pod_spec(workload)
+        assert spec is not None
+        if "priorityClassName" in spec:
+            assert ("PriorityClass", spec["priorityClassName"]) in exists
+        if "serviceAccountName" in spec:
+            assert ("ServiceAccount", spec["serviceAccountName"]) in exists
+        else:
+            assert spec["automountServiceAccountToken"] is False
+    for binding in of_kind(manifests, "RoleBinding", "ClusterRoleBinding"):
+        assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) in exists
+        assert all((subject["kind"], subject["name"]) in exists for subject in binding["subjects"])
+
+
+def test_no_role_has_a_wildcard_or_reads_secrets(manifests: tuple[Manifest, ...]) -> None:
+    roles = of_kind(manifests, "Role", "ClusterRole")
+    assert roles
+    for rule in (rule for role in roles for rule in role["rules"]):
+        assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+        assert "secrets" not in rule["resources"]
+
+
+def test_images_have_this_version_and_no_registry(manifests: tuple[Manifest, ...]) -> None:
+    """The registry is the user's; `latest` would change under a running cluster."""
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    for _, container in workloads(manifests):
+        assert container["image"] == f"tidegate:{project['version']}"
