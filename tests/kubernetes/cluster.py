@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import secrets
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from lb.kube import Explicit
 from tests.kubernetes import certificates
 from tests.kubernetes.cache import program
 from tests.kubernetes.children import Child, free_port
@@ -135,9 +137,19 @@ class Cluster:
         created: dict[str, Any] = answer
         return created
 
+    def access(self, identity: str = "admin", *, token: str = "", url: str | None = None) -> Explicit:
+        """For our own client: as one of the identities or with `token` (of a ServiceAccount), by way of `url`."""
+        chosen = token or self.tokens[identity]
+        path = self.directory / f"{hashlib.sha256(chosen.encode()).hexdigest()[:12]}.token"
+        path.write_text(chosen)
+        return Explicit(url or self.url, self.ca, path)
+
     def kubeconfig(self, identity: str, *, url: str | None = None) -> Path:
         """A kubeconfig file for one of the identities, by way of `url` (a proxy before the API server)."""
-        path = self.directory / f"{identity}{'' if url is None else '-' + str(abs(hash(url)))}.kubeconfig"
+        path = (
+            self.directory
+            / f"{identity}{'' if url is None else '-' + hashlib.sha256(url.encode()).hexdigest()[:8]}.kubeconfig"
+        )
         path.write_text(kubeconfig(url or self.url, self.ca, self.tokens[identity]))
         return path
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from lb.kube import KubeApi
 from tests.kubernetes.cache import missing
 from tests.kubernetes.cluster import Cluster
 
@@ -54,3 +55,11 @@ def new_namespace(cluster: Cluster) -> Callable[[], str]:
 def namespace(new_namespace: Callable[[], str]) -> str:
     """A namespace for this test alone."""
     return new_namespace()
+
+
+@pytest.fixture
+async def api(cluster: Cluster) -> AsyncIterator[KubeApi]:
+    """The administrator's calls, by our own client."""
+    made = KubeApi(cluster.access())
+    yield made
+    await made.close()

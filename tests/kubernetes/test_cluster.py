@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from lb.kube import KubeApi, KubeConfig
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.workloads import deployment
 
@@ -69,3 +70,17 @@ def _running(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
+
+
+async def test_our_client_reads_it(api: KubeApi, namespace: str) -> None:
+    listing = await api.list_all("/api/v1/nodes")
+    assert {node["metadata"]["name"] for node in listing.items} >= {"gpu-0", "gpu-1", "gpu-2"}
+    assert int(listing.resource_version) > 0
+
+
+async def test_a_kubeconfig_file_reads_it_too(cluster: Cluster) -> None:
+    api = KubeApi(KubeConfig(cluster.kubeconfig("admin")))
+    try:
+        assert (await api.get("/version"))["gitVersion"] == "v1.36.3"
+    finally:
+        await api.close()
