@@ -57,8 +57,11 @@ class Pace:
 
     def succeeded(self, now: float) -> None:
         """A call was answered as it should be."""
-        if self._failures and self._well_since is None:
-            self._well_since = now
+        if self._failures:
+            if self._well_since is None:
+                self._well_since = now
+            # Counted from the answer: what took long to get there would arrive close to its successor.
+            self._not_before = max(self._not_before, now + SPACING_S)
 
     def failed(self, now: float, *, growing: bool, retry_after_s: float | None = None) -> None:
         """A call failed. `growing`: the server is in trouble, so each failure in a row doubles the wait; otherwise the
