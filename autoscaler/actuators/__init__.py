@@ -7,14 +7,18 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 
 from autoscaler.actuator import Actuator, Observed
 from autoscaler.actuators.dry_run import DryRun
+from autoscaler.actuators.exec import ExecActuator
 from autoscaler.actuators.process import ProcessActuator
+from autoscaler.actuators.webhook import WebhookActuator
 from autoscaler.local.site import Site
-from autoscaler.policy.actuators import ProcessSettings, SystemdSettings
+from autoscaler.policy.actuators import ExecSettings, ProcessSettings, SystemdSettings, WebhookSettings
 from autoscaler.policy.pools import PoolSettings
 from lb.clock import SYSTEM_CLOCK, Clock
+from lb.secrets import resolve
 from nvml.sample import NodeSnapshot
 
 
@@ -52,11 +56,26 @@ def _site(pool: PoolSettings, settings: ProcessSettings | SystemdSettings, aroun
     return Site(pool, settings, around.state_directory, around.clock, around.gpus)
 
 
+def _exec(pool: PoolSettings, around: Surroundings) -> Actuator:
+    settings = pool.actuator
+    assert isinstance(settings, ExecSettings)
+    return ExecActuator(pool.name, settings, around.directory, around.environ, around.clock)
+
+
+def _webhook(pool: PoolSettings, around: Surroundings) -> Actuator:
+    settings = pool.actuator
+    assert isinstance(settings, WebhookSettings)
+    token = None if settings.token is None else resolve(settings.token, around.directory, around.environ)
+    return WebhookActuator(pool.name, settings, token, around.clock, epoch=token_hex(8))
+
+
 Build = Callable[[PoolSettings, Surroundings], Actuator]
 
 ACTUATORS: dict[str, Build] = {
     "dry_run": _dry_run,
     "process": _process,
+    "exec": _exec,
+    "webhook": _webhook,
 }
 
 

@@ -14,6 +14,7 @@ from tests.autoscaler.actuators.worlds import WORLDS, World
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     made = WORLDS[request.param](tmp_path)
     try:
+        await made.open()
         yield made
     finally:
         await made.close()

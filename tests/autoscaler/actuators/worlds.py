@@ -10,12 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from aiohttp import web
+
 from autoscaler.action import ScaleUp
 from autoscaler.actuator import Actuator, Observation
 from autoscaler.actuators import Surroundings, build_actuator
 from autoscaler.fleet import Phase
 from autoscaler.policy.pools import PoolSettings
+from tests.autoscaler.actuators.fleet import Fleet
 
+FLEET = Path(__file__).with_name("fleet.py")
 REPLICA = Path(__file__).with_name("replica.py")
 POOL = "chat"
 PATIENCE_S = 20.0
@@ -43,6 +47,10 @@ class World(Protocol):
 
     async def break_partly(self) -> None:
         """Make a part of what there is unreadable for the actuator."""
+        ...
+
+    async def open(self) -> None:
+        """Make it ready."""
         ...
 
     async def close(self) -> None:
@@ -135,11 +143,86 @@ class ProcessWorld:
     async def break_partly(self) -> None:
         (self.state / POOL / "torn.json").write_text('{"name": "torn", "po')
 
+    async def open(self) -> None:
+        """A directory is all it takes."""
+
     async def close(self) -> None:
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
 
 
+class FleetWorld:
+    """A fleet that somebody else runs, as files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fleet = Fleet(folder)
+
+    async def open(self) -> None:
+        """A directory is all it takes."""
+
+    def running(self) -> set[str]:
+        return {path.stem for path in self.folder.glob("*.replica")}
+
+    def starts(self, name: str) -> int:
+        return self.fleet.lines("started").count(name)
+
+    async def settle(self) -> None:
+        (self.folder / "ready").touch()
+
+    async def break_partly(self) -> None:
+        (self.folder / "torn.replica").write_text('{"kin')
+
+    async def close(self) -> None:
+        """Files end with their directory."""
+
+
+class ExecWorld(FleetWorld):
+    """A command that runs the fleet."""
+
+    def actuator(self) -> Actuator:
+        # Neither site packages nor the environment: an interpreter starts in 20 ms so.
+        command = [sys.executable, "-I", "-S", str(FLEET), str(self.folder)]
+        return build_actuator(pool({"type": "exec", "command": command}), Surroundings(self.folder, self.folder))
+
+
+class WebhookWorld(FleetWorld):
+    """A service that runs the fleet."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.requests: list[web.Request] = []
+        self.answer: Callable[[web.Request], web.StreamResponse] | None = None
+        """What it says instead, where a test wants it to misbehave."""
+        app = web.Application()
+        app.router.add_route("*", "/pools/chat", self._serve)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self.url = ""
+
+    async def open(self) -> None:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/pools/chat"
+
+    def actuator(self, **settings: Any) -> Actuator:
+        around = Surroundings(self.folder, self.folder, environ={"TOKEN": "secret"})
+        return build_actuator(pool({"type": "webhook", "url": self.url, **settings}), around)
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        if self.answer is not None:
+            return self.answer(request)
+        if request.method == "GET":
+            return web.json_response(self.fleet.observe())
+        self.fleet.apply(await request.json())
+        return web.Response(status=202)
+
+    async def close(self) -> None:
+        await self._runner.cleanup()
+
+
 WORLDS: dict[str, Callable[[Path], World]] = {
     "process": ProcessWorld,
+    "exec": ExecWorld,
+    "webhook": WebhookWorld,
 }
