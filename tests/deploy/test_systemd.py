@@ -86,8 +86,7 @@ def test_the_service_exposes_little(installed: Path) -> None:
     assert float(exposure[1]) <= EXPOSURE
 
 
-@needs_systemd
-def test_what_reads_gpu_owners_exposes_no_more_than_that(installed: Path) -> None:
+def test_what_reads_gpu_owners_exposes_no_more_than_that() -> None:
     """The drop-in adds one capability and takes nothing back."""
     added = read(UNITS / "gpu-owners.conf")
     assert added == {
