@@ -7,8 +7,8 @@ from collections.abc import Mapping, Set
 
 KEYWORDS = {
     "and", "or", "unless", "by", "on", "without", "ignoring", "group_left", "group_right", "bool", "offset", "sum",
-    "min", "max", "avg", "count", "rate", "increase", "changes", "histogram_quantile", "absent", "vector", "avg_over_time",
-    "max_over_time", "topk", "inf", "label_values",
+    "min", "max", "avg", "count", "rate", "increase", "changes", "histogram_quantile", "absent", "vector",
+    "avg_over_time", "inf",
 }  # fmt: skip
 """Functions and words that the shipped expressions use; a new one must be added here, so that it is no typing error."""
 ALWAYS = {"instance", "job", "le"}
