@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import random
@@ -19,7 +18,9 @@ from prometheus_client import CollectorRegistry
 
 from autoscaler.credentials import Credentials, exposed_secrets, peers_of, read_credentials
 from autoscaler.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, StartError
-from autoscaler.metrics import SourceMetrics, watch_gpus
+from autoscaler.failures import cannot_listen, in_words, require_files
+from autoscaler.loops.scaling import Scaling
+from autoscaler.metrics import ControlMetrics, SourceMetrics, StoreMetrics, watch_gpus
 from autoscaler.policy.load import LoadedPolicy, load
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.watch import FileWatch, watch
@@ -86,6 +87,7 @@ class Daemon:
         self._settings, self._told = _fitted(policy.lb, self._directory)
         self._started_with = self._settings
         self._gpu_settings = policy.gpus
+        self._policy = policy
         self._state = "starting"
         self._restart_needed: list[str] = []
 
@@ -147,6 +149,11 @@ class Daemon:
         watch_gpus(registry, self._gpus, self._gpu_settings, SYSTEM_CLOCK.monotonic)
         self._sources = SourceTasks(self._gateway, self._roots, self._clock)
         SourceMetrics(registry, lambda: self._sources.sources, loop.time)
+        self._scaling = Scaling(
+            self._gateway, self._clock, ControlMetrics(registry), self._roots,
+            base=self._base, environ=self._environ, gpus=self._gpus.snapshot,
+        )  # fmt: skip
+        StoreMetrics(registry, lambda: self._scaling.store_counts)
         hooks = AdminHooks(
             allowed_hosts=settings.admin.allowed_hosts,
             version=version("tidegate"),
@@ -154,6 +161,8 @@ class Daemon:
             reload=self.reload if self._loaded is not None else None,
             details=self._details,
             gpus=self._gpus.snapshot,
+            pools=self._scaling.pools,
+            explain_pool=self._scaling.explain,
         )
         try:
             self._admin = AdminServer(
@@ -161,6 +170,7 @@ class Daemon:
             )
             self._wanted_sources = build_sources(settings, self._base, self._clock)
             self._peers = peers_of(settings, credentials)
+            self._prepared = self._scaling.prepare(self._policy)
         except SettingsError as error:
             raise StartError(str(error), EXIT_BAD_INPUT) from None
 
@@ -184,6 +194,7 @@ class Daemon:
         await self._feeds.start()
         await self._gpus.start()
         self._gpus.follow(self._peers)
+        await self._scaling.start(self._prepared)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -193,7 +204,7 @@ class Daemon:
         try:
             await self._admin.start()
         except (OSError, UnicodeError) as error:
-            raise _cannot_listen("the admin API", self._settings.admin.listen, "--admin", error) from None
+            raise cannot_listen("the admin API", self._settings.admin.listen, "--admin", error) from None
         if self._loaded is not None:
             self._watch = FileWatch(self._loaded.path, self._loaded.digest)
             self._roots.start("policy watch", watch(self._watch, lambda: self._reload_soon("the file changed")))
@@ -205,20 +216,20 @@ class Daemon:
         if self._told is not None:
             log.warning(self._told)
         replicas = len(self._gateway.endpoints())
-        if not self._wanted_sources:
+        if not self._wanted_sources and not self._policy.scaling.pools:
             log.warning("no replicas are configured: requests wait until one is added over the admin API")
         log.info("ready", extra={"listen": address, "admin": self._admin.address, "replicas": replicas})
         self._notifier.ready(f"serving on {address}")
 
     async def _listen(self, sockets: list[socket.socket]) -> str:
         try:
-            _require_files(self._settings)
+            require_files(self._settings)
             host, port = parse_address(self._settings.listen)
             addresses = await self._server.start(host, port, sockets=sockets)
         except ssl.SSLError as error:
             raise StartError(f"lb.tls: the certificate or its key cannot be used: {error.reason or error}") from None
         except (OSError, UnicodeError) as error:
-            raise _cannot_listen("the data plane", self._settings.listen, "--listen", error) from None
+            raise cannot_listen("the data plane", self._settings.listen, "--listen", error) from None
         return " ".join(show_address(*address) for address in addresses)
 
     async def _serve(self) -> None:
@@ -244,6 +255,7 @@ class Daemon:
         for task in self._reload_tasks:
             task.cancel()
         await self._roots.stop_all()
+        await self._scaling.close()
         await self._feeds.stop()
         await self._gpus.stop()
         await self._admin.stop()
@@ -291,11 +303,11 @@ class Daemon:
             try:
                 self._watch.take()
                 loaded = await asyncio.to_thread(load, self._loaded.path)
-                self._use(loaded)
+                await self._use(loaded)
                 result = Reload(ok=True, at=self._clock.wall(), policy_hash=loaded.digest)
                 log.info("policy in force", extra={"policy_hash": loaded.digest[:12]})
             except (DocumentError, SettingsError, StartError, OSError) as error:
-                reason = _in_words(error, self._loaded)
+                reason = in_words(error, self._loaded)
                 result = Reload(ok=False, at=self._clock.wall(), policy_hash=self._loaded.digest, error=reason)
                 log.error("policy refused, the old one stays in force", extra={"error": reason})
             for line in self._restart_needed:
@@ -304,12 +316,13 @@ class Daemon:
             self._notifier.ready("policy in force" if result.ok else "policy refused, the old one is in force")
             return result
 
-    def _use(self, loaded: LoadedPolicy) -> None:
+    async def _use(self, loaded: LoadedPolicy) -> None:
         """Whatever can fail comes first; from `reconfigure` of the server on, nothing does."""
         settings, told = _fitted(loaded.policy.lb, loaded.directory)
-        _require_files(settings)
+        require_files(settings)
         credentials = read_credentials(settings, loaded.directory)
         sources = build_sources(settings, loaded.directory, self._clock)
+        prepared = self._scaling.prepare(loaded.policy)
         if settings.keys != self._settings.keys:
             self._authenticator = Authenticator(settings.keys)
         self._server.reconfigure(settings, self._authenticator, upstream_key=credentials.upstream_key)
@@ -324,7 +337,9 @@ class Daemon:
             self._change_log(settings)
         self._restart_needed = restart_needed(self._started_with, settings)
         self._restart_needed += gpu_restart_needed(self._gpu_settings, loaded.policy.gpus)
+        self._restart_needed += self._scaling.restart_needed(prepared)
         self._loaded, self._settings, self._told = loaded, settings, told
+        await self._scaling.use(prepared)
 
     def _change_log(self, settings: LbSettings) -> None:
         old, self._log = self._log, configure(settings.log)
@@ -344,46 +359,8 @@ def _fitted(settings: LbSettings, directory: Path | None) -> tuple[LbSettings, s
     return settings, told
 
 
-def _require_files(settings: LbSettings) -> None:
-    """Raise StartError for a certificate or key that cannot be opened; what the TLS library says names no file."""
-    tls = settings.tls
-    for field in ("certificate", "key", "client_ca") if tls is not None else ():
-        name = getattr(tls, field)
-        try:
-            if name is not None:
-                Path(name).open("rb").close()
-        except OSError as error:
-            raise StartError(f"lb.tls.{field}: {name}: {error.strerror}") from None
-
-
-def _in_words(error: Exception, loaded: LoadedPolicy) -> str:
-    if isinstance(error, DocumentError):
-        return "; ".join(problem.text(loaded.path.name) for problem in error.problems[:20])
-    if isinstance(error, ssl.SSLError):
-        return f"lb.tls: the certificate or its key cannot be used: {error.reason or error}"
-    return str(error)
-
-
 def _log_change(change: ReplicaChanged) -> None:
     log.info(
         "replica %s", change.current,
         extra={"replica": change.replica_id, "was": str(change.previous), "reason": change.reason},
     )  # fmt: skip
-
-
-def _cannot_listen(what: str, address: str, option: str, error: OSError | UnicodeError) -> StartError:
-    """A sentence for each of the usual reasons, with what to do."""
-    number = error.errno if isinstance(error, OSError) else None
-    _, port = parse_address(address)
-    if number == errno.EADDRINUSE:
-        return StartError(
-            f"{what} cannot listen on {address}: another process does. Find it with `ss -ltnp sport = :{port}`, or "
-            f"choose another address ({option}, or `listen` in the policy)"
-        )
-    if number == errno.EACCES:
-        return StartError(
-            f"{what} may not listen on {address}: ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one"
-        )
-    if number == errno.EADDRNOTAVAIL or isinstance(error, UnicodeError | socket.gaierror):
-        return StartError(f"{what} cannot listen on {address}: no interface of this machine has that address")
-    return StartError(f"{what} cannot listen on {address}: {getattr(error, 'strerror', None) or error}")

@@ -19,7 +19,7 @@ _TAIL = 0.95
 """What operators set thresholds on; a minute rarely has enough answers for more."""
 
 
-def replica_view(replica: Replica, now: float) -> ReplicaView:
+def replica_view(replica: Replica, prefix_blocks: int, now: float) -> ReplicaView:
     load, gpu, endpoint = replica.load, replica.gpu, replica.endpoint
     ejected_s = replica.outlier.ejected_until - now
     return ReplicaView(
@@ -54,6 +54,7 @@ def replica_view(replica: Replica, now: float) -> ReplicaView:
         cache_trust=replica.cache_trust,
         routed_total=replica.routed_total,
         prompt_tokens_total=replica.prompt_tokens_total,
+        prefix_blocks=prefix_blocks,
     )
 
 
@@ -68,7 +69,9 @@ def balancer_view(
     now: float,
 ) -> BalancerView:
     return BalancerView(
-        replicas=tuple(replica_view(replica, now) for replica in fleet.everyone()),
+        replicas=tuple(
+            replica_view(replica, router.prefixes.held(replica.index), now) for replica in fleet.everyone()
+        ),
         strategy=settings.routing.strategy,
         weights=dict(router.weighing.weights),
         open_tickets=len(queue) + sum(one.in_flight for one in fleet.everyone()),

@@ -56,6 +56,8 @@ class ReplicaView:
     """Share of predicted prefix-cache hits that its usage confirmed."""
     routed_total: int
     prompt_tokens_total: float
+    prefix_blocks: int = 0
+    """Prompt blocks that its prefix cache is taken to hold."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class StoreFile:
             if version > SCHEMA_VERSION:
                 raise StoreError(
                     f"{path} was written by a newer Tidegate (schema {version}, this one knows {SCHEMA_VERSION}): "
-                    f"run that one, or name another file in store.path"
+                    f"run that one, or name another store.directory"
                 )
             if version == 0:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
@@ -88,7 +88,7 @@ class StoreFile:
     def open_for_reading(cls, path: Path) -> StoreFile:
         """A store that a daemon may be writing. Raises StoreError if it is none or cannot be read."""
         if not path.is_file():
-            raise StoreError(f"there is no store at {path}: give the file named in store.path of the daemon's policy")
+            raise StoreError(f"there is no store at {path}: give tidegate.db of the daemon's store.directory")
         try:
             db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)
             (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -238,5 +238,5 @@ def _record(blob: bytes) -> Mapping[str, object]:
 
 
 def _unusable(path: Path | None, error: sqlite3.Error) -> StoreError:
-    return StoreError(f"the store {path or 'in memory'} cannot be used: {error}; store.path must name a file in a "
-                      f"directory that this user may write")  # fmt: skip
+    return StoreError(f"the store {path or 'in memory'} cannot be used: {error}; store.directory must name a directory "
+                      f"that this user may write")  # fmt: skip

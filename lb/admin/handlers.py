@@ -6,8 +6,9 @@ import asyncio
 import html
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from aiohttp import web
@@ -36,11 +37,16 @@ MAX_ADDED = 1000
 """Replicas added over the API; more than anybody adds by hand."""
 RESOLVE_S = 5.0
 _SHOWN = (
-    "/v1/status", "/v1/replicas", "/v1/demand", "/v1/node", "/metrics", "/healthz", "/readyz", "/openapi.json",
+    "/v1/status", "/v1/replicas", "/v1/demand", "/v1/pools", "/v1/node", "/metrics", "/healthz", "/readyz",
+    "/openapi.json",
 )  # fmt: skip
 """Links of the page for people."""
 
 Body = TypeVar("Body", bound=BaseModel)
+
+
+async def _no_pool(pool: str, at: float | None) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,10 @@ class AdminHooks:
     """Replica hosts let through although they look like a metadata service."""
     gpus: Callable[[], NodeSnapshot | None] = lambda: None
     """This node's GPUs as they may be believed now; None: they are not read."""
+    pools: Callable[[], Sequence[Mapping[str, object]]] = tuple
+    """Every scaled pool with its last decision."""
+    explain_pool: Callable[[str, float | None], Awaitable[Mapping[str, object] | None]] = _no_pool
+    """The decision on a pool in force at an instant (epoch seconds; None: now); None: none is known."""
 
 
 class DrainBody(BaseModel):
@@ -94,6 +104,8 @@ class Handlers:
             web.post("/v1/replicas/{id}/undrain", self.undrain),
             web.get("/v1/explain/{request_id}", self.explain),
             web.get("/v1/demand", self.demand),
+            web.get("/v1/pools", self.pools),
+            web.get("/v1/pools/{pool}", self.pool),
             web.get("/v1/node", self.node),
             web.post("/v1/reload", self.reload),
         ]
@@ -186,6 +198,18 @@ class Handlers:
     async def demand(self, request: web.Request) -> web.Response:
         return json_response(self._gateway.balancer.demand(self._gateway.now()))
 
+    async def pools(self, request: web.Request) -> web.Response:
+        return json_response({"pools": list(self._hooks.pools())})
+
+    async def pool(self, request: web.Request) -> web.Response:
+        name, at = request.match_info["pool"], request.query.get("at")
+        found = await self._hooks.explain_pool(name, None if at is None else _instant(at))
+        if found is None:
+            raise AdminError(
+                404, "unknown_pool", "no decision on this pool is known for then; see GET /v1/pools"
+            )
+        return json_response(found)
+
     async def node(self, request: web.Request) -> web.Response:
         now = self._gateway.now()
         gpus = self._hooks.gpus() or NodeSnapshot(taken_at=now, detail="GPUs are not read here")
@@ -245,6 +269,23 @@ async def _body(request: web.Request, model: type[Body]) -> Body:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise AdminError(422, "invalid_body", f"{where}: {first['msg']}") from None
+
+
+def _instant(text: str) -> float:
+    """Epoch seconds, from a number or from RFC 3339."""
+    try:
+        # A `+` of an offset that was not percent-encoded arrives as a space.
+        value = float(text) if text.replace(".", "", 1).isdigit() else _epoch(text.replace(" ", "+"))
+    except (ValueError, OverflowError):
+        raise AdminError(422, "invalid_at", "at: write RFC 3339 with a zone, or epoch seconds") from None
+    return value
+
+
+def _epoch(text: str) -> float:
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError("no zone")
+    return at.timestamp()
 
 
 async def _resolve(host: str) -> list[str]:

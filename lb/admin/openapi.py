@@ -30,6 +30,30 @@ _REQUEST_ID = {
     "schema": {"type": "string"},
     "description": "The value of the reply's X-Request-Id header.",
 }
+_POOL = {"name": "pool", "in": "path", "required": True, "schema": {"type": "string"}, "description": "Its name."}
+_AT = {
+    "name": "at",
+    "in": "query",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "RFC 3339 with a zone, or epoch seconds; absent: now.",
+}
+_POOL_DECISION: JSON = {
+    "type": "object",
+    "required": ["pool", "at"],
+    "properties": {
+        "pool": {"type": "string"},
+        "at": {"type": ["number", "null"], "description": "Epoch seconds; null: nothing was decided yet."},
+        "sentence": {"type": "string", "description": "What is done and why, as in the log."},
+        "record": {"type": "object", "description": "Every proposal, what bound, the band of demand, lead time, cost."},
+        "replicas": {"type": "array", "items": {"type": "object"}, "description": "As of the last tick."},
+    },
+}
+_POOLS: JSON = {
+    "type": "object",
+    "required": ["pools"],
+    "properties": {"pools": {"type": "array", "items": {"$ref": "#/components/schemas/PoolDecision"}}},
+}
 _OBJECT: JSON = {"type": "object"}
 _ERROR: JSON = {
     "type": "object",
@@ -100,7 +124,8 @@ def document(version: str) -> JSON:
     backend = BackendSettings.model_json_schema(ref_template="#/components/schemas/{model}")
     components |= backend.pop("$defs", {})
     _as_sent(components)
-    schemas = {**components, "Error": _ERROR, "Drain": _DRAIN, "Status": _STATUS, "Backend": backend}
+    schemas = {**components, "Error": _ERROR, "Drain": _DRAIN, "Status": _STATUS, "Backend": backend,
+               "Pools": _POOLS, "PoolDecision": _POOL_DECISION}  # fmt: skip
     return {
         "openapi": "3.1.0",
         "info": {
@@ -211,6 +236,19 @@ def _decision_paths() -> JSON:
         },
         "/v1/demand": {
             "get": _operation("demand", "Offered demand per model.", {"200": _json("The demand.", _ref("DemandView"))})
+        },
+        "/v1/pools": {
+            "get": _operation(
+                "pools", "Every scaled pool with its last decision.", {"200": _json("All pools.", _ref("Pools"))}
+            )
+        },
+        "/v1/pools/{pool}": {
+            "parameters": [_POOL, _AT],
+            "get": _operation(
+                "explainPool",
+                "Why a pool has its size: the decision in force at an instant, with everything behind it.",
+                {"200": _json("The decision.", _ref("PoolDecision")), **_errors(404, 422)},
+            ),
         },
         "/v1/node": {
             "get": _operation(

@@ -27,6 +27,10 @@ class PrefixIndex:
     def __len__(self) -> int:
         return sum(len(own) for own in self._own.values())
 
+    def held(self, index: int) -> int:
+        """Blocks that a replica is taken to have."""
+        return len(self._own.get(index, ()))
+
     def resize(self, capacity_blocks: int, replicas: int) -> None:
         """Share the capacity among so many replicas; what is beyond a share is forgotten, oldest first."""
         self._capacity = capacity_blocks

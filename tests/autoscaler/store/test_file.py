@@ -123,7 +123,7 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"nowhere/s\.db.*store\.path"):
+    with pytest.raises(StoreError, match=r"nowhere/s\.db.*store\.directory"):
         StoreFile.open(tmp_path / "nowhere" / "s.db", wall=WALL)
 
 

@@ -1,0 +1,326 @@
+"""The control loop: look, decide, remember, act. Nothing that an actuator, a disk or a replica does ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from autoscaler.action import Action
+from autoscaler.actuator import Observation
+from autoscaler.controller import Controller, Tick
+from autoscaler.decide.observation import PoolDemand
+from autoscaler.decide.outlook import Outlook
+from autoscaler.loops.acting import Acting
+from autoscaler.loops.demand import models_of, objectives_of, pool_demand
+from autoscaler.loops.hands import Applied, Hands, name_of
+from autoscaler.loops.joined import Joined, endpoints, join
+from autoscaler.loops.memory import pack, unpack
+from autoscaler.loops.report import PoolReport, stages_of
+from autoscaler.loops.telling import Telling, record
+from autoscaler.metrics import ControlMetrics
+from autoscaler.policy.pools import Mode, PoolSettings, ScalingSettings
+from autoscaler.store import BIN_S, Bin, Store, StoreError
+from lb.clock import Clock
+from lb.endpoint import Endpoint
+from lb.gateway import Gateway
+from lb.views import BalancerView, DemandView
+
+log = logging.getLogger(__name__)
+
+STATE = "controller"
+"""Name of the controller's state in the store."""
+RECALL_S = 2 * 86_400.0
+"""What predictors forget half of in two days need not be told more."""
+_AT_ONCE = 20
+"""Minutes of the past between two breaths of the event loop."""
+SAVE_EVERY_S = 60.0
+"""What a crash may forget."""
+
+
+class Utilization(Protocol):
+    """Mean utilisation (0..1) of the GPUs under these replicas; None: not known."""
+
+    def __call__(self, endpoints: tuple[Endpoint, ...]) -> float | None: ...
+
+
+def _no_forecast() -> Mapping[str, Outlook]:
+    return {}
+
+
+def _unknown(endpoints: tuple[Endpoint, ...]) -> float | None:
+    return None
+
+
+class ControlLoop:
+    """All pools of a policy. `boot` names the machine's boot, `epoch` this life of the controller."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        settings: ScalingSettings,
+        hands: Mapping[str, Hands],
+        store: Store,
+        clock: Clock,
+        metrics: ControlMetrics,
+        *,
+        boot: str,
+        epoch: str,
+        outlooks: Callable[[], Mapping[str, Outlook]] = _no_forecast,
+        leads: Callable[[], bool] = lambda: True,
+        utilization: Utilization = _unknown,
+    ) -> None:
+        self.controller = Controller(settings, epoch=epoch)
+        self._gateway = gateway
+        self._hands = dict(hands)
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._boot = boot
+        self._outlooks = outlooks
+        self._leads = leads
+        self._utilization = utilization
+        self._acting = Acting(gateway, leads)
+        self._telling = Telling()
+        self._seen: dict[str, Observation] = {}
+        """The last observation of each pool, however old."""
+        self._places: dict[str, tuple[Endpoint, ...]] = {}
+        """Where the balancer was told that a pool's replicas are."""
+        self._reports: dict[str, PoolReport] = {}
+        self._began = clock.monotonic()
+        self._saved_at = float("-inf")
+        self._busy = asyncio.Lock()
+        """A tick or a change of settings, not both."""
+        gateway.expect(*objectives_of(settings.pools))
+
+    # ------------------------------------------------------------------ life
+
+    async def begin(self) -> None:
+        """Remember what an earlier process knew, and look once, so that the balancer hears of running replicas."""
+        try:
+            saved = await self._store.load_state(STATE)
+        except StoreError as error:
+            log.warning("what was learned before is not known", extra={"reason": str(error)})
+            saved = None
+        clock = self._clock
+        state = {} if saved is None else unpack(saved[1], boot=self._boot, now=clock.monotonic(), wall=clock.wall())
+        self.controller.restore(state)
+        await self._recall(state)
+        await self._look()
+
+    async def _recall(self, state: Mapping[str, object]) -> None:
+        """Live through recent demand on paper: predictors keep nothing over a restart. What that teaches the contest is
+        in its saved state already."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        for pool in self.controller.settings.pools:
+            rates = await self._past(pool, wall - RECALL_S)
+            past = [(now - (wall - start_s - BIN_S), rate) for start_s, rate in sorted(rates.items())]
+            for begin in range(0, len(past), _AT_ONCE):
+                self.controller.recall(pool.name, past[begin : begin + _AT_ONCE], {}, now)
+                await asyncio.sleep(0)
+            part = state.get(pool.name)
+            learned = part.get("predictive") if isinstance(part, Mapping) else None
+            if isinstance(learned, Mapping):
+                self.controller.pool(pool.name).predictive.restore(learned)
+
+    async def _past(self, pool: PoolSettings, since: float) -> dict[int, float]:
+        """Demand a second of a pool by the minute's begin, as far as it was stored."""
+        rates: dict[int, float] = {}
+        try:
+            models = models_of(self.controller.settings.pools, await self._store.models())
+            for model in models[pool.name]:
+                for one in await self._store.bins(model, since):
+                    rates[one.start_s] = rates.get(one.start_s, 0.0) + units_of(one, pool.capacity.unit) / BIN_S
+        except StoreError as error:
+            log.warning("pool %s: its past demand is not known", pool.name, extra={"reason": str(error)})
+        return rates
+
+    async def run(self) -> None:
+        """Tick at a fixed cadence until cancelled."""
+        due = self._clock.monotonic()
+        while True:
+            await self.tick()
+            interval_s = self.controller.settings.interval_s
+            due = max(due + interval_s, self._clock.monotonic())
+            await asyncio.sleep(due - self._clock.monotonic())
+
+    def save(self) -> None:
+        """Hand what was learned to the store."""
+        self._saved_at = self._clock.monotonic()
+        state = self.controller.state()
+        self._store.save_state(STATE, pack(state, boot=self._boot, now=self._saved_at, wall=self._clock.wall()))
+
+    async def close(self) -> None:
+        """Save, and let go of the actuators. Replicas stay as they are."""
+        self.save()
+        await asyncio.gather(*(hands.close() for hands in self._hands.values()))
+
+    async def reconfigure(self, settings: ScalingSettings, hands: Mapping[str, Hands]) -> None:
+        """New settings. Hands that are not among the new ones are let go; what was learned of the others is kept."""
+        async with self._busy:
+            await self._reconfigure(settings, hands)
+
+    async def _reconfigure(self, settings: ScalingSettings, hands: Mapping[str, Hands]) -> None:
+        for pool in settings.pools:
+            self._release(pool)
+        gone = [name for name in self._hands if name not in hands]
+        for name in gone:
+            log.warning("pool %s is no longer scaled; its replicas run on, and get no more requests", name)
+            self._gateway.drop_source(source_of(name))
+            self._seen.pop(name, None)
+            self._places.pop(name, None)
+            self._reports.pop(name, None)
+        self._telling.forget(gone)
+        self._metrics.forget(gone)
+        left = [one for name, one in self._hands.items() if hands.get(name) is not one]
+        self._hands = dict(hands)
+        self.controller.reconfigure(settings)
+        self._gateway.expect(*objectives_of(settings.pools))
+        for one in left:
+            await one.close()
+
+    def _release(self, pool: PoolSettings) -> None:
+        """Replicas in their drain serve again where nobody will stop them any more."""
+        names = {one.name: one for one in self.controller.settings.pools}
+        if pool.name in names and names[pool.name].mode is Mode.OWN and pool.mode is not Mode.OWN:
+            until = self.controller.pool(pool.name).reconciler.draining.until
+            self._acting.release(tuple(until))
+            until.clear()
+
+    # ------------------------------------------------------------------ one tick
+
+    async def tick(self) -> Tick | None:
+        """Look, decide, act, remember. None: there is nothing to decide, or another controller leads."""
+        async with self._busy:
+            return await self._tick() if self._hands else None
+
+    async def _tick(self) -> Tick | None:
+        began = self._clock.monotonic()
+        await self._look()
+        if not self._leads():
+            return None
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        view, demand = self._gateway.balancer.view(now), self._gateway.balancer.demand(now)
+        joined = self._join(view, now)
+        wanted = self._demand(view, demand, now)
+        outlooks = dict(self._outlooks())
+        fleets = {name: one.fleet for name, one in joined.items()}
+        tick = self.controller.tick(fleets, wanted, outlooks, now=now, wall=wall)
+        self._metrics.decided(self._clock.monotonic() - now)
+        applied = await self._act(tick, joined)
+        self._tell(tick, joined, applied, outlooks, wall)
+        if now - self._saved_at >= SAVE_EVERY_S:
+            self.save()
+        self._metrics.ticked(self._clock.monotonic() - began)
+        return tick
+
+    async def _look(self) -> None:
+        """Observe every pool and tell the balancer where its replicas are."""
+        names = list(self._hands)
+        found = await asyncio.gather(*(self._hands[name].observe() for name in names))
+        for name, seen in zip(names, found, strict=True):
+            if seen is None or name not in self._hands:
+                continue
+            self._seen[name] = seen
+            self._acting.returned(name, seen.fleet())
+            known = self._places.get(name, ())
+            places = endpoints(seen, known)
+            if places or known:
+                self._places[name] = places
+                self._gateway.set_source(source_of(name), places)
+
+    def _join(self, view: BalancerView, now: float) -> dict[str, Joined]:
+        by_id = {one.id: one for one in view.replicas}
+        return {
+            pool.name: join(pool, self._seen[pool.name], by_id, now)
+            for pool in self.controller.settings.pools
+            if pool.name in self._seen
+        }
+
+    def _demand(self, view: BalancerView, demand: DemandView, now: float) -> dict[str, PoolDemand]:
+        pools = self.controller.settings.pools
+        models = models_of(pools, demand.models)
+        by_id = {one.id: one for one in view.replicas}
+        found = {}
+        for pool in pools:
+            seen = self._seen.get(pool.name)
+            names = [one.fact.id for one in seen.replicas] if seen is not None else []
+            found[pool.name] = pool_demand(
+                pool, models[pool.name], demand.models, [by_id[name] for name in names if name in by_id],
+                at=now, uptime_s=now - self._began, gpu_utilization=self._utilization(self._places.get(pool.name, ())),
+            )  # fmt: skip
+        return found
+
+    async def _act(self, tick: Tick, joined: Mapping[str, Joined]) -> dict[str, list[Applied]]:
+        """Pools side by side, the actions of each in order."""
+        asked: dict[str, list[Action]] = {}
+        for action in tick.actions:
+            asked.setdefault(action.pool, []).append(action)
+        own = [
+            pool
+            for pool in self.controller.settings.pools
+            if pool.mode is Mode.OWN and pool.name in joined and pool.name in self._hands
+        ]
+        done = await asyncio.gather(
+            *(
+                self._acting.carry_out(
+                    pool, self._hands[pool.name], asked.get(pool.name, ()),
+                    tuple(self.controller.pool(pool.name).starts.open), joined[pool.name].fleet,
+                )
+                for pool in own
+            )
+        )  # fmt: skip
+        return {pool.name: applied for pool, applied in zip(own, done, strict=True)}
+
+    # ------------------------------------------------------------------ what is told
+
+    def _tell(
+        self,
+        tick: Tick,
+        joined: Mapping[str, Joined],
+        applied: Mapping[str, list[Applied]],
+        outlooks: Mapping[str, Outlook],
+        wall: float,
+    ) -> None:
+        rows = []
+        for decision in tick.decisions:
+            name = decision.pool
+            acted, outlook = applied.get(name, []), outlooks.get(name)
+            fault = self._fault(name, acted)
+            notable = self._telling.say(decision, fault, acted)
+            leads = self.controller.pool(name).starts.leads
+            row = record(decision, acted, outlook, stages_of(leads), fault, wall=wall, notable=notable)
+            rows.append(row)
+            self._reports[name] = PoolReport(row, joined.get(name))
+            self._metrics.pool(decision, joined[name].fleet if name in joined else None, outlook, bool(fault))
+            for one in acted:
+                self._metrics.acted(name, name_of(one.action), decision.binding, failed=bool(one.error))
+        self._store.record_decisions(rows)
+
+    def _fault(self, pool: str, applied: list[Applied]) -> str:
+        hands = self._hands.get(pool)
+        faults = [f"its replicas cannot be seen: {hands.error}"] if hands is not None and hands.error else []
+        faults += [f"{name_of(one.action)} failed: {one.error}" for one in applied if one.error][:3]
+        return "; ".join(faults)
+
+    def places(self) -> frozenset[str]:
+        """Ids of replicas whose address an actuator knows."""
+        return frozenset(one.id for places in self._places.values() for one in places)
+
+    def report(self) -> list[dict[str, object]]:
+        """Every pool as of its last tick, for the admin API."""
+        return [
+            self._reports[pool.name].shown() if pool.name in self._reports else {"pool": pool.name, "at": None}
+            for pool in self.controller.settings.pools
+        ]
+
+
+def units_of(one: Bin, unit: str) -> float:
+    """A minute's demand in a pool's unit."""
+    return {"requests": one.requests, "prompt_tokens": one.prompt_tokens, "output_tokens": one.output_tokens}[unit]
+
+
+def source_of(pool: str) -> str:
+    """Name under which the balancer knows a pool's replicas."""
+    return f"pool:{pool}"

@@ -1,0 +1,234 @@
+"""The controller with all that it needs, made from a policy and made anew when the policy changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoscaler.actuator import Observed
+from autoscaler.actuators import Surroundings, build_actuator
+from autoscaler.decide.outlook import Outlook
+from autoscaler.errors import EXIT_BAD_INPUT, StartError
+from autoscaler.loops.control import ControlLoop
+from autoscaler.loops.hands import Hands
+from autoscaler.loops.joined import reported
+from autoscaler.loops.recording import Recorder
+from autoscaler.loops.report import explained
+from autoscaler.metrics import ControlMetrics
+from autoscaler.policy.pools import PoolSettings, ScalingSettings
+from autoscaler.policy.schema import Policy
+from autoscaler.policy.store import StoreSettings
+from autoscaler.roots import RootTasks
+from autoscaler.store import Store, StoreError
+from autoscaler.store.store import Retention
+from lb.clock import Clock
+from lb.endpoint import Endpoint
+from lb.gateway import Gateway
+from nvml.sample import NodeSnapshot
+
+log = logging.getLogger(__name__)
+
+STORE_FILE = "tidegate.db"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a policy asks for, made and not yet in use. Whatever can fail has not."""
+
+    settings: ScalingSettings
+    store: StoreSettings
+    hands: Mapping[str, Hands]
+
+
+class Scaling:
+    """One per process. `prepare`, then `start`; at a reload `prepare`, then `use`; `close` at the end."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        clock: Clock,
+        metrics: ControlMetrics,
+        roots: RootTasks,
+        *,
+        base: Path,
+        environ: Mapping[str, str],
+        gpus: Callable[[], NodeSnapshot],
+        outlooks: Callable[[], Mapping[str, Outlook]] = dict,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`base`: where relative names of the policy lie. `outlooks`: the latest forecast of each pool."""
+        self._gateway = gateway
+        self._clock = clock
+        self._metrics = metrics
+        self._roots = roots
+        self._base = base
+        self._environ = environ
+        self._gpus = gpus
+        self._outlooks = outlooks
+        self._leads = leads
+        self._hands: Mapping[str, Hands] = {}
+        self._pools: dict[str, PoolSettings] = {}
+        """By name, those that `_hands` were made for."""
+        self._store_settings = StoreSettings()
+        self.store: Store | None = None
+        """None: not started, as there is nothing to do."""
+        self.recorder: Recorder | None = None
+        self.control: ControlLoop | None = None
+
+    # ------------------------------------------------------------------ what a policy asks for
+
+    def prepare(self, policy: Policy) -> Prepared:
+        """Make what is new. Raises SettingsError, and changes nothing, if a secret is missing."""
+        state = self.state_directory(self._store_settings if self.store is not None else policy.store)
+        around = Surroundings(
+            state / "replicas" if state is not None else self._home_state() / "replicas",
+            self._base,
+            self._clock,
+            self._gpus,
+            self._reported,
+            self._environ,
+        )
+        hands: dict[str, Hands] = {}
+        for pool in policy.scaling.pools:
+            if self._pools.get(pool.name) == pool:
+                hands[pool.name] = self._hands[pool.name]
+            else:
+                hands[pool.name] = Hands(pool.name, build_actuator(pool, around), self._clock.monotonic)
+        return Prepared(policy.scaling, policy.store, hands)
+
+    def state_directory(self, settings: StoreSettings) -> Path | None:
+        """Where the store is; None: in memory."""
+        if settings.directory is not None:
+            return self._base / settings.directory
+        # systemd gives several with colons between them; the first is the one to use.
+        given = self._environ.get("STATE_DIRECTORY", "").partition(":")[0]
+        return Path(given) if given else None
+
+    def _home_state(self) -> Path:
+        home = self._environ.get("XDG_STATE_HOME") or str(Path(self._environ.get("HOME", "/")) / ".local" / "state")
+        return Path(home) / "tidegate"
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self, prepared: Prepared) -> None:
+        """Begin, if there is anything to do. Raises StartError if the store cannot be used."""
+        directory = self.state_directory(prepared.store)
+        if not prepared.settings.pools and directory is None:
+            return
+        self.store = await self._open(directory, prepared.store)
+        self._store_settings = prepared.store
+        self.recorder = Recorder(self._gateway.balancer.demand, self.store, self._clock)
+        await self.recorder.recall()
+        self._take(prepared)
+        self.control = ControlLoop(
+            self._gateway, prepared.settings, self._hands, self.store, self._clock, self._metrics,
+            boot=_boot(), epoch=f"{_base36(int(self._clock.wall()))}-",
+            outlooks=self._outlooks, leads=self._leads, utilization=self._utilization,
+        )  # fmt: skip
+        if prepared.settings.pools and directory is None:
+            log.warning("what the controller learns ends with the process: store.directory names no place for it")
+        await self.control.begin()
+        self._roots.start("demand history", self.recorder.run())
+        self._roots.start("control", self.control.run())
+
+    async def _open(self, directory: Path | None, settings: StoreSettings) -> Store:
+        path = None
+        try:
+            if directory is not None:
+                await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
+                path = directory / STORE_FILE
+            store = Store(path, wall=self._clock.wall, retention=_retention(settings))
+            await store.start()
+        except (StoreError, OSError) as error:
+            raise StartError(f"store.directory: {error}", EXIT_BAD_INPUT) from None
+        return store
+
+    async def use(self, prepared: Prepared) -> None:
+        """The policy was read again."""
+        if self.control is None or self.store is None:
+            await self.start(prepared)
+            return
+        self.store.retention = _retention(prepared.store)
+        self._take(prepared)
+        await self.control.reconfigure(prepared.settings, self._hands)
+
+    def restart_needed(self, prepared: Prepared) -> list[str]:
+        """What of a policy waits for a restart, one line each."""
+        if self.store is None or self.state_directory(prepared.store) == self.state_directory(self._store_settings):
+            return []
+        return ["store.directory needs a restart"]
+
+    def _take(self, prepared: Prepared) -> None:
+        self._hands = prepared.hands
+        self._pools = {pool.name: pool for pool in prepared.settings.pools}
+
+    async def close(self) -> None:
+        """After the tasks have ended: save, let go of actuators, write what waits."""
+        if self.control is not None:
+            await self.control.close()
+        if self.recorder is not None:
+            self.recorder.look()
+        if self.store is not None:
+            await self.store.close()
+
+    # ------------------------------------------------------------------ what is asked
+
+    @property
+    def store_counts(self) -> tuple[int, int, int]:
+        """Writes so far: written, failed, dropped."""
+        if self.store is None:
+            return (0, 0, 0)
+        counts = self.store.counts
+        return counts.written, counts.failed, counts.dropped
+
+    def pools(self) -> list[dict[str, object]]:
+        """Every pool as of its last tick."""
+        return [] if self.control is None else self.control.report()
+
+    async def explain(self, pool: str, at: float | None) -> dict[str, object] | None:
+        """The decision on a pool in force at `at` (epoch seconds; None: now); None: none is known."""
+        if self.store is None:
+            return None
+        decision = await self.store.decision(pool, self._clock.wall() if at is None else at)
+        return None if decision is None else explained(decision)
+
+    # ------------------------------------------------------------------ what others know
+
+    def _reported(self, pool: PoolSettings) -> list[Observed]:
+        now = self._gateway.now()
+        views = {one.id: one for one in self._gateway.balancer.view(now).replicas}
+        others = self.control.places() if self.control is not None else frozenset()
+        return reported(pool, views, others, now)
+
+    def _utilization(self, endpoints: tuple[Endpoint, ...]) -> float | None:
+        wanted = {uuid for endpoint in endpoints for uuid in endpoint.gpu_uuids}
+        if not wanted:
+            return None
+        known = [one.utilisation_ratio for one in self._gpus().gpus if one.uuid in wanted]
+        found = [one for one in known if one is not None]
+        return sum(found) / len(found) if found else None
+
+
+def _retention(settings: StoreSettings) -> Retention:
+    return Retention(settings.history_s, settings.decisions_s, settings.ordinary_s)
+
+
+def _boot() -> str:
+    """Names the boot of this machine; empty where that cannot be known."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _base36(number: int) -> str:
+    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+    text = ""
+    while number:
+        number, digit = divmod(number, 36)
+        text = digits[digit] + text
+    return text or "0"
