@@ -48,7 +48,7 @@ def version(value: Object) -> str:
     return text(value, "metadata", "resourceVersion")
 
 
-def annotations(value: Object) -> Mapping[str, str]:
+def notes(value: Object) -> Mapping[str, str]:
     return part(value, "metadata", "annotations")
 
 

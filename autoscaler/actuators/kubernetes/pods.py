@@ -74,8 +74,10 @@ def gpus_of(pod: Object, resource: str) -> float:
     )
 
 
-def observed(pod: Object, node: Object | None, reading: Reading, *, protected: bool = False) -> Observed:
-    """The replica that this pod is."""
+def observed(
+    pod: Object, node: Object | None, reading: Reading, *, protected: bool = False, start_id: str | None = None
+) -> Observed:
+    """The replica that this pod is. `start_id`: its name, where it is not written on it yet."""
     phase, detail = _phase(pod, reading)
     if node is not None and phase in (Phase.STARTING, Phase.READY):
         detail = detail or _trouble_of(node, pod, reading)
@@ -86,9 +88,9 @@ def observed(pod: Object, node: Object | None, reading: Reading, *, protected: b
         Phase.STOPPING: reading.instant(objects.part(pod, "metadata").get("deletionTimestamp")),
     }.get(phase)
     fact = ReplicaFact(
-        id=objects.uid(pod), phase=phase, kind=reading.kind, start_id=objects.annotations(pod).get(START_ID),
+        id=objects.uid(pod), phase=phase, kind=reading.kind, start_id=objects.notes(pod).get(START_ID) or start_id,
         stages=stages, since_s=since,
-        protected=protected or objects.annotations(pod).get(PROTECTED) == "true",
+        protected=protected or objects.notes(pod).get(PROTECTED) == "true",
     )  # fmt: skip
     return Observed(fact, _endpoint(pod, reading), detail)
 
