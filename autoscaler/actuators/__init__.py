@@ -13,6 +13,7 @@ from autoscaler.actuator import Actuator, Observed
 from autoscaler.actuators.dry_run import DryRun
 from autoscaler.actuators.exec import ExecActuator
 from autoscaler.actuators.process import ProcessActuator
+from autoscaler.actuators.systemd import SystemdActuator
 from autoscaler.actuators.webhook import WebhookActuator
 from autoscaler.local.site import Site
 from autoscaler.policy.actuators import ExecSettings, ProcessSettings, SystemdSettings, WebhookSettings
@@ -69,11 +70,18 @@ def _webhook(pool: PoolSettings, around: Surroundings) -> Actuator:
     return WebhookActuator(pool.name, settings, token, around.clock, epoch=token_hex(8))
 
 
+def _systemd(pool: PoolSettings, around: Surroundings) -> Actuator:
+    settings = pool.actuator
+    assert isinstance(settings, SystemdSettings)
+    return SystemdActuator(settings, _site(pool, settings, around))
+
+
 Build = Callable[[PoolSettings, Surroundings], Actuator]
 
 ACTUATORS: dict[str, Build] = {
     "dry_run": _dry_run,
     "process": _process,
+    "systemd": _systemd,
     "exec": _exec,
     "webhook": _webhook,
 }

@@ -6,33 +6,28 @@ is made in `observe` and `apply`; there is no task in the background.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from autoscaler.action import Action, GiveUp, ScaleUp, Stop
-from autoscaler.actuator import ActuatorError, Observation, Observed
+from autoscaler.actuator import Observation, Observed
 from autoscaler.fleet import Phase
 from autoscaler.local import logs, procfs
+from autoscaler.local.aside import in_thread
 from autoscaler.local.records import Record
 from autoscaler.local.site import Site
 from autoscaler.policy.actuators import ProcessSettings, fill
 from lb.feeds.http import ProbeClient
 
 log = logging.getLogger(__name__)
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _SHELL = "/bin/sh"
 _OURS = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID")
 """What systemd tells this process alone; a replica that answered for it would keep a dead balancer alive."""
-_DEADLINE_S = 10.0
-"""Looking through /proc and a directory takes milliseconds; a state directory on a dead network share, for ever."""
 
 
 @dataclass(slots=True)
@@ -60,7 +55,7 @@ class ProcessActuator:
 
     async def observe(self) -> Observation:
         """All recorded replicas. Ends what is told to end and did not, notes what ended by itself."""
-        look = await _in_thread(self._look)
+        look = await in_thread(self._look)
         ready = await self._site.ready(await self._probes(), look.starting)
         now = self._site.clock.monotonic()
         replicas = look.settled
@@ -77,13 +72,13 @@ class ProcessActuator:
         match action:
             case ScaleUp():
                 for name in action.start_ids:
-                    await _in_thread(self._start, name, action.kind)
+                    await in_thread(self._start, name, action.kind)
             case Stop():
-                await _in_thread(self._stop, action.replica)
+                await in_thread(self._stop, action.replica)
             case GiveUp():
-                record = await _in_thread(self._site.find, action.replica or action.start_id)
+                record = await in_thread(self._site.find, action.replica or action.start_id)
                 if record is not None and not await self._is_ready(record):
-                    await _in_thread(self._stop, record.name)
+                    await in_thread(self._stop, record.name)
             case _:
                 pass
 
@@ -249,12 +244,3 @@ class ProcessActuator:
 
 def _runs(record: Record) -> bool:
     return record.pid is not None and record.ticks is not None and procfs.lives(record.pid, record.ticks)
-
-
-async def _in_thread(work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Files and /proc are read outside the event loop, which also serves requests."""
-    try:
-        async with asyncio.timeout(_DEADLINE_S):
-            return await asyncio.to_thread(work, *args, **named)
-    except TimeoutError:
-        raise ActuatorError(f"the state directory did not answer within {_DEADLINE_S:g} s") from None

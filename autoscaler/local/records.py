@@ -84,6 +84,13 @@ class Records:
                     gpus.update(record.gpus, record.uuids)
         return ports, gpus
 
+    def elsewhere(self, pool: str) -> set[str]:
+        """Names of the replicas of all other pools."""
+        if not self._directory.is_dir():
+            return set()
+        folders = [folder for folder in self._directory.iterdir() if folder.is_dir() and folder.name != pool]
+        return {path.stem for folder in folders for path in self._files(folder)}
+
     def save(self, record: Record) -> None:
         """Write it, in place of what was known. Raises ActuatorError."""
         path = self.path(record, ".json")

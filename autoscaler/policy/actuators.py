@@ -21,6 +21,7 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+@\{name\}\.service\Z")
 
 Command = Annotated[tuple[Annotated[str, Field(max_length=32_768)], ...], Field(min_length=1, max_length=1000)]
 """A program and its arguments; no shell reads them."""
+_Card = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[A-Za-z0-9/:_-]{1,100}$")]
 Deadline = Annotated[Seconds, Field(gt=0, le=600)]
 
 
@@ -44,7 +45,7 @@ class _LocalSection(Section):
     """First and last port that replicas may get. The default lies below the range that Linux gives to outgoing
     connections (32768 and up), so that none of them takes a port while its replica still loads. `[0, 0]`: the kernel
     chooses."""
-    gpus: Literal["auto", "none"] | tuple[int | str, ...] = "auto"
+    gpus: Literal["auto", "none"] | tuple[_Card, ...] = "auto"
     """Which GPUs replicas may be given: indices or UUIDs as `nvidia-smi` shows them (a MIG device by its UUID);
     `auto`: every card that is well and that nobody uses; `none`: replicas are given none, whatever their kind says."""
     ready_path: Annotated[str, Field(pattern=r"^/[^\s?#]*$", max_length=1000)] = "/health"
@@ -102,7 +103,7 @@ class SystemdSettings(_LocalSection):
     """Which actuator this is."""
     unit: Annotated[str, Field(max_length=100)]
     """Template such as `vllm@{name}.service`; `{name}` is the replica's name. The unit reads its port and GPUs from
-    `EnvironmentFile=STATE/%i.env` (`PORT`, `CUDA_VISIBLE_DEVICES`)."""
+    `EnvironmentFile=STATE/POOL/%i.env` (`PORT`, `CUDA_VISIBLE_DEVICES`)."""
     bus: Annotated[str, Field(pattern=r"^(system|user|unix:.+)$")] = "system"
     """`system`, `user` (the session's own systemd), or a D-Bus address."""
     timeout_s: Deadline = 10.0

@@ -96,7 +96,7 @@ async def test_a_start_that_fails_is_shown_as_failed_with_its_reason_and_can_be_
     actuator = world.actuator()
     await actuator.apply(up("a", kind="bad"))
     seen = await until(actuator, lambda seen: phases(seen) == {"a": Phase.FAILED})
-    assert "no such model" in seen.replicas[0].detail
+    assert world.reason in seen.replicas[0].detail
     assert seen.replicas[0].fact.start_id == "a"
     await actuator.close()
     again = world.actuator()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
 from aiohttp import web
 
 from autoscaler.action import ScaleUp
@@ -18,6 +19,7 @@ from autoscaler.actuators import Surroundings, build_actuator
 from autoscaler.fleet import Phase
 from autoscaler.policy.pools import PoolSettings
 from tests.autoscaler.actuators.fleet import Fleet
+from tests.autoscaler.actuators.service_manager import Bus
 
 FLEET = Path(__file__).with_name("fleet.py")
 REPLICA = Path(__file__).with_name("replica.py")
@@ -28,6 +30,9 @@ PATIENCE_S = 20.0
 
 class World(Protocol):
     """Where one kind of actuator acts. Kind `good` starts well and `bad` fails."""
+
+    reason: str
+    """Part of what is told of a failure."""
 
     def actuator(self) -> Actuator:
         """A new one on this world, as after a restart of the process."""
@@ -96,6 +101,8 @@ async def gone(actuator: Actuator, name: str) -> Observation:
 class ProcessWorld:
     """Real processes. A replica counts its starts in a file."""
 
+    reason = "no such model"
+
     def __init__(self, folder: Path, mode: str = "loading", **settings: Any) -> None:
         self.directory = directory = folder
         self.state = directory / "state"
@@ -153,6 +160,8 @@ class ProcessWorld:
 
 class FleetWorld:
     """A fleet that somebody else runs, as files."""
+
+    reason = "no such model"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -221,8 +230,46 @@ class WebhookWorld(FleetWorld):
         await self._runner.cleanup()
 
 
+class SystemdWorld:
+    """A stand-in for systemd on a real bus."""
+
+    reason = "exit-code (status 1)"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.bus = Bus(folder, self.state / POOL, REPLICA)
+        self.manager = self.bus.manager
+
+    async def open(self) -> None:
+        if not Bus.available():
+            pytest.skip("there is no dbus-daemon on this machine")
+        await self.bus.open()
+
+    def actuator(self, **settings: Any) -> Actuator:
+        unit = {"type": "systemd", "unit": "vllm@{name}.service", "bus": self.bus.address, "ports": [0, 0], **settings}
+        return build_actuator(pool(unit), Surroundings(self.state, self.folder))
+
+    def running(self) -> set[str]:
+        active = [one.name for one in self.manager.services.values() if one.active == "active"]
+        return {name.removeprefix("vllm@").removesuffix(".service") for name in active}
+
+    def starts(self, name: str) -> int:
+        return self.manager.services[f"vllm@{name}.service"].starts
+
+    async def settle(self) -> None:
+        (self.folder / "ready").touch()
+
+    async def break_partly(self) -> None:
+        (self.state / POOL / "torn.json").write_text('{"name": "torn", "po')
+
+    async def close(self) -> None:
+        await self.bus.close()
+
+
 WORLDS: dict[str, Callable[[Path], World]] = {
     "process": ProcessWorld,
+    "systemd": SystemdWorld,
     "exec": ExecWorld,
     "webhook": WebhookWorld,
 }
