@@ -56,6 +56,7 @@ def summary(policy: Policy) -> str:
     """One line of what a policy says."""
     lb = policy.lb
     parts = [f"{len(lb.backends)} backend{'s' if len(lb.backends) != 1 else ''}"]
-    parts += [f"{len(sources)} {kind}" for kind, sources in (("file", lb.files), ("DNS name", lb.dns)) if sources]
+    kinds = (("file", lb.files), ("DNS name", lb.dns), ("Kubernetes selection", lb.kubernetes))
+    parts += [f"{len(sources)} {kind}" for kind, sources in kinds if sources]
     parts.append(f"{len(lb.keys)} API keys" if lb.keys else "no API keys")
     return f"listens on {lb.listen}, {', '.join(parts)}, strategy {lb.routing.strategy}, admin on {lb.admin.listen}"

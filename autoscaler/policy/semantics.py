@@ -13,11 +13,13 @@ from lb.decode import Finding, Loc, nearest
 from lb.endpoint import parse_url
 from lb.errors import SettingsError
 from lb.secrets import check_reference
-from lb.settings import BackendSettings, DnsSource, KeySettings, LbSettings, PeerSettings
+from lb.settings import BackendSettings, DnsSource, KeySettings, KubernetesSource, LbSettings, PeerSettings
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}\Z")
 """RFC 9110 5.6.2: what a field name may be made of."""
 _ALLOWED_PATH = re.compile(r"/[^\s?#*]*(/\*)?\Z")
+_SELECTOR = re.compile(r"[A-Za-z0-9!][A-Za-z0-9 ._/=!,()-]*\Z")
+"""The characters that label selectors are made of; whether it can be parsed the API server says at once."""
 T = TypeVar("T")
 
 
@@ -27,6 +29,7 @@ def findings(policy: Policy, *, runtimes: Iterable[str], scorers: Iterable[str])
     yield from _addresses(lb, at)
     yield from _backends(lb.backends, (*at, "backends"), runtimes)
     yield from _dns(lb.dns, (*at, "dns"), runtimes)
+    yield from _kubernetes(lb.kubernetes, (*at, "kubernetes"), runtimes)
     yield from _repeated(lb.files, lambda source: source.path, (*at, "files"), "path", "the file")
     yield from _peers(lb.peers, (*at, "peers"))
     yield from _keys(lb, (*at, "keys"))
@@ -113,6 +116,21 @@ def _dns(sources: tuple[DnsSource, ...], at: Loc, runtimes: Iterable[str]) -> It
     yield from _repeated(sources, lambda source: (source.name, source.type, source.port), at, "name", "this name")
 
 
+def _kubernetes(sources: tuple[KubernetesSource, ...], at: Loc, runtimes: Iterable[str]) -> Iterator[Finding]:
+    for index, source in enumerate(sources):
+        loc = (*at, index)
+        yield from _runtime(source.runtime, (*loc, "runtime"), runtimes)
+        if source.pods is not None and not _SELECTOR.match(source.pods):
+            yield Finding((*loc, "pods"), "is not a label selector; write one such as app=llm,tier!=test")
+    yield from _repeated(
+        sources,
+        lambda source: (source.kubeconfig, source.context, source.namespace, source.service, source.pods, source.port),
+        at,
+        "service",
+        "the same replicas",
+    )
+
+
 def _is_nameserver(text: str) -> bool:
     host = text
     if not _is_ip(text):
@@ -153,7 +171,7 @@ def _keys(lb: LbSettings, at: Loc) -> Iterator[Finding]:
     yield from _repeated(keys, lambda key: key.name, at, "name", "the name")
     yield from _repeated(keys, lambda key: key.sha256, at, "sha256", "the same key")
     served = {model for backend in lb.backends for model in backend.models}
-    if lb.files or lb.dns or not lb.backends or not all(backend.models for backend in lb.backends):
+    if lb.files or lb.dns or lb.kubernetes or not lb.backends or not all(backend.models for backend in lb.backends):
         return  # the models are found out at run time
     for index, key in enumerate(keys):
         for position, model in enumerate(key.models):

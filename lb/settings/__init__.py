@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from lb.settings.brain import AdmissionSettings, CostSettings, HealthSettings, RetrySettings, RoutingSettings
-from lb.settings.edge import AdminSettings, BackendSettings, DnsSource, FileSource, KeySettings, PeerSettings
+from lb.settings.edge import (
+    AdminSettings,
+    BackendSettings,
+    DnsSource,
+    FileSource,
+    KeySettings,
+    KubernetesSource,
+    PeerSettings,
+)
 from lb.settings.proxy import (
     CustomSurface,
     ForwardingSettings,
@@ -17,8 +25,9 @@ from lb.settings.proxy import (
 
 __all__ = [
     "AdminSettings", "AdmissionSettings", "BackendSettings", "CostSettings", "CustomSurface", "DnsSource", "FileSource",
-    "ForwardingSettings", "HealthSettings", "KeySettings", "LbSettings", "LimitSettings", "LogSettings", "PathSettings",
-    "PeerSettings", "RetrySettings", "RoutingSettings", "Section", "TimeoutSettings", "TlsSettings",
+    "ForwardingSettings", "HealthSettings", "KeySettings", "KubernetesSource", "LbSettings", "LimitSettings",
+    "LogSettings", "PathSettings", "PeerSettings", "RetrySettings", "RoutingSettings", "Section", "TimeoutSettings",
+    "TlsSettings",
 ]  # fmt: skip
 
 
@@ -31,6 +40,7 @@ class LbSettings(Section):
     """Replicas with fixed addresses."""
     files: tuple[FileSource, ...] = ()
     dns: tuple[DnsSource, ...] = ()
+    kubernetes: tuple[KubernetesSource, ...] = ()
     tls: TlsSettings | None = None
     admin: AdminSettings = AdminSettings()
     peers: tuple[PeerSettings, ...] = ()

@@ -71,6 +71,47 @@ class DnsSource(Section):
         return self
 
 
+class KubernetesSource(Section):
+    """Replicas from the Kubernetes API, watched: a change arrives within a tenth of a second."""
+
+    service: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
+    """Service whose EndpointSlices say which pods are ready, where they are, and in which zone."""
+    pods: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Label selector such as `app=llm`. Without `service`, the ready pods are the replicas; with it, the Service says
+    who they are, and the pods' `tidegate.dev/` annotations what they serve."""
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] | None = None
+    """Where they are; left out, that of our own pod, or `default`."""
+    port: Annotated[int, Field(ge=1, le=65535)] | Annotated[str, Field(pattern=r"^[a-z0-9-]{1,63}$")] | None = None
+    """Number or name of the replicas' port; left out, their only one, or that called `http`."""
+    tls: bool = False
+    """Whether the replicas speak HTTPS."""
+    tls_name: str | None = None
+    """Name that their certificates carry; pods are reached by address, for which certificates are rarely made."""
+    models: tuple[str, ...] = ()
+    """Models that all of them serve, where no annotation names others; empty: ask them."""
+    runtime: str = "auto"
+    """What they run, where no annotation says so; auto: find out."""
+    kubeconfig: str | None = None
+    """File that names the cluster, relative to the policy; left out, the cluster that we run in."""
+    context: str | None = None
+    """Context of the kubeconfig; left out, its current one."""
+    watch_idle_s: Annotated[Seconds, Field(gt=0, le=240)] = 90.0
+    """Silence after which a watch is opened anew. The API server says something every minute, so more than that; below
+    four minutes, after which it ends a watch anyway."""
+    max_replicas: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Most replicas taken, so that a wrong selector cannot flood the balancer."""
+
+    @model_validator(mode="after")
+    def _something(self) -> KubernetesSource:
+        if self.service is None and self.pods is None:
+            raise ValueError("needs `service` (a Service's name), `pods` (a label selector), or both")
+        if self.context is not None and self.kubeconfig is None:
+            raise ValueError("`context` has a meaning only with `kubeconfig`")
+        if self.tls_name is not None and not self.tls:
+            raise ValueError("`tls_name` has a meaning only with `tls: true`")
+        return self
+
+
 class KeySettings(Section):
     """One API key."""
 

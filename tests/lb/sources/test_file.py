@@ -11,7 +11,7 @@ import pytest
 
 from lb.clock import Clock
 from lb.endpoint import Endpoint
-from lb.settings import BackendSettings, DnsSource, FileSource, LbSettings
+from lb.settings import BackendSettings, DnsSource, FileSource, KubernetesSource, LbSettings
 from lb.source import unique
 from lb.sources import SOURCES, build_sources
 from lb.sources.file import ReplicaFile, parse_backends
@@ -144,6 +144,7 @@ def test_every_kind_of_source_is_built_from_its_settings(tmp_path: Path) -> None
         backends=(BackendSettings(url="http://a:1"),),
         files=(FileSource(path="f"),),
         dns=(DnsSource(name="n", port=1, nameservers=("127.0.0.1",)),),
+        kubernetes=(KubernetesSource(service="n"),),
     )
     for kind, build in SOURCES.items():
         assert build(LbSettings(), tmp_path, CLOCK) == []
