@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from autoscaler.actuator import ActuatorError, Observed
 from autoscaler.actuators.kubernetes import marks, objects, pods, removal
@@ -99,7 +100,7 @@ class Side:
                 break
             if not pods.is_active(pod) or marks.change(pod, self._marks(pod), self._settings.field_manager) is None:
                 continue
-            await self.workload.mark(pod, self._marks(pod))
+            await self._mark(objects.uid(pod))
             done += 1
         return done
 
@@ -130,10 +131,13 @@ class Side:
             await self._mark(uid)
 
     async def _mark(self, uid: str) -> None:
+        """Make the annotations of one pod what they should be."""
         assert self.view is not None
-        for pod in self.view.pods:
+        for index, pod in enumerate(self.view.pods):
             if objects.uid(pod) == uid and pods.is_active(pod):
-                await self.workload.mark(pod, self._marks(pod))
+                marked = await self.workload.mark(pod, self._marks(pod))
+                known = self.view.pods
+                self.view = replace(self.view, pods=(*known[:index], marked, *known[index + 1 :]))
 
     async def stop(self, uid: str, total: int) -> None:
         """End one pod and lower the number by it."""
@@ -186,7 +190,7 @@ class Side:
         elif not removal.cost_decides(view.pods, self._ledger.ending):
             view = await self._evict(view, pod)
         else:
-            await self.workload.mark(pod, self._marks(pod))
+            await self._mark(uid)
         await self._write(view, total, lower=True)
 
     async def _evict(self, view: View, pod: Object) -> View:

@@ -138,20 +138,19 @@ class Workload:
             raise failed(f"{self.what} could not be scaled to {replicas}", error) from None
         return replace(view, replicas=replicas, version=objects.version(stored))
 
-    async def mark(self, pod: Object, wanted: Mapping[str, str]) -> bool:
-        """Make our annotations on a pod these. False: the pod is gone."""
+    async def mark(self, pod: Object, wanted: Mapping[str, str]) -> Object:
+        """Make our annotations on a pod these. Returns the pod as it is then; as it was, if it is gone."""
         change = marks.change(pod, wanted, self._manager)
         if change is None:
-            return True
+            return pod
         self.must_lead()
         path = f"/api/v1/namespaces/{self._namespace}/pods/{objects.name(pod)}"
         try:
-            await self._api.apply(path, marks.body(pod, change), field_manager=self._manager, force=True)
+            return await self._api.apply(path, marks.body(pod, change), field_manager=self._manager, force=True)
         except (ConflictError, NotFoundError):
-            return False
+            return pod
         except KubeError as error:
             raise failed(f"pod {objects.name(pod)} could not be marked", error) from None
-        return True
 
     async def evict(self, pod: Object) -> None:
         """Ask for a pod's end, which a disruption budget may refuse; it is never forced."""
