@@ -17,6 +17,7 @@ from autoscaler.actuators.systemd import SystemdActuator
 from autoscaler.actuators.webhook import WebhookActuator
 from autoscaler.local.site import Site
 from autoscaler.policy.actuators import ExecSettings, ProcessSettings, SystemdSettings, WebhookSettings
+from autoscaler.policy.kubernetes import KubernetesSettings
 from autoscaler.policy.pools import PoolSettings
 from lb.clock import SYSTEM_CLOCK, Clock
 from lb.secrets import resolve
@@ -41,6 +42,8 @@ class Surroundings:
     reported: Callable[[PoolSettings], Iterable[Observed]] = _nothing
     """What the balancer knows of a pool's replicas, for an actuator that runs none itself."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    leads: Callable[[], bool] = lambda: True
+    """Whether this controller may act at this instant, for actuators that others of its kind share."""
 
 
 def _dry_run(pool: PoolSettings, around: Surroundings) -> Actuator:
@@ -76,6 +79,15 @@ def _systemd(pool: PoolSettings, around: Surroundings) -> Actuator:
     return SystemdActuator(settings, _site(pool, settings, around))
 
 
+def _kubernetes(pool: PoolSettings, around: Surroundings) -> Actuator:
+    settings = pool.actuator
+    assert isinstance(settings, KubernetesSettings)
+    # Its client takes half a second to import, which all who have no such pool are spared.
+    from autoscaler.actuators.kubernetes import build
+
+    return build(pool, settings, around.clock, around.leads, around.directory)
+
+
 Build = Callable[[PoolSettings, Surroundings], Actuator]
 
 ACTUATORS: dict[str, Build] = {
@@ -84,6 +96,7 @@ ACTUATORS: dict[str, Build] = {
     "systemd": _systemd,
     "exec": _exec,
     "webhook": _webhook,
+    "kubernetes": _kubernetes,
 }
 
 

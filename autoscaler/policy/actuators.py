@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from autoscaler.policy.kubernetes import KubernetesSettings
 from lb.endpoint import parse_url
 from lb.errors import SettingsError
 from lb.settings.durations import Bytes, Seconds
@@ -22,7 +23,8 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+@\{name\}\.service\Z")
 Command = Annotated[tuple[Annotated[str, Field(max_length=32_768)], ...], Field(min_length=1, max_length=1000)]
 """A program and its arguments; no shell reads them."""
 _Card = Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"^[A-Za-z0-9/:_-]{1,100}$")]
-Deadline = Annotated[Seconds, Field(gt=0, le=600)]
+Deadline = Annotated[Seconds, Field(gt=0, le=10)]
+"""At most ten seconds: what cannot be seen for longer is not seen in this tick."""
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
@@ -103,7 +105,7 @@ class SystemdSettings(_LocalSection):
     """Which actuator this is."""
     unit: Annotated[str, Field(max_length=100)]
     """Template such as `vllm@{name}.service`; `{name}` is the replica's name. The unit reads its port and GPUs from
-    `EnvironmentFile=STATE/POOL/%i.env` (`PORT`, `CUDA_VISIBLE_DEVICES`)."""
+    `EnvironmentFile=STATE/replicas/%i.env` (`PORT`, `CUDA_VISIBLE_DEVICES`)."""
     bus: Annotated[str, Field(pattern=r"^(system|user|unix:.+)$")] = "system"
     """`system`, `user` (the session's own systemd), or a D-Bus address."""
     timeout_s: Deadline = 10.0
@@ -162,5 +164,6 @@ class WebhookSettings(Section):
 
 
 ActuatorSettings = Annotated[
-    DryRunSettings | ProcessSettings | SystemdSettings | ExecSettings | WebhookSettings, Field(discriminator="type")
+    DryRunSettings | ProcessSettings | SystemdSettings | ExecSettings | WebhookSettings | KubernetesSettings,
+    Field(discriminator="type"),
 ]
