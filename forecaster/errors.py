@@ -9,3 +9,7 @@ class ForecastError(Exception):
 
 class SeriesError(ForecastError):
     """A series, or the file it was read from, cannot be used."""
+
+
+class EventError(ForecastError):
+    """A known event, or the calendar it stands in, cannot be used."""
