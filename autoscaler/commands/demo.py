@@ -10,7 +10,7 @@ import typer
 def demo(
     backend: Annotated[
         list[str] | None,
-        typer.Option("--backend", "-b", metavar="URL", help="Your own replica; repeat it. None: three simulated ones."),
+        typer.Option("--backend", "-b", metavar="URL", help="Your own replica; repeat it. None: simulated ones."),
     ] = None,
     listen: Annotated[
         str | None, typer.Option(metavar="ADDR", help="host:port for clients.", show_default="127.0.0.1:8080")
@@ -18,12 +18,13 @@ def demo(
     admin: Annotated[
         str | None, typer.Option(metavar="ADDR", help="host:port for metrics and admin.", show_default="127.0.0.1:9400")
     ] = None,
-    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second to simulated replicas.")] = 6.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second at the peak.")] = 12.0,
     duration: Annotated[str | None, typer.Option(help="End after this time (`30s`).", show_default="Ctrl-C")] = None,
 ) -> None:
-    """Start three simulated replicas, the balancer before them and a little traffic, and say where to look.
+    """Scale simulated replicas ahead of traffic that rises and falls, and say where to look.
 
-    With --backend it fronts your own runtimes instead, and sends them nothing of its own.
+    The controller starts them, drains them and ends them; what it does and why is shown below the table. With --backend
+    it fronts your own runtimes instead, and sends them nothing of its own.
     """
     import asyncio
 

@@ -1,9 +1,10 @@
-"""The processes of the demo: started in order, ended in the opposite one."""
+"""The processes of the demo: the daemon, and the replicas that it starts."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -12,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoscaler.demo.client import exchange, split_address
+from autoscaler.demo.policy import POOL, STATE
 from autoscaler.errors import StartError
+from autoscaler.local.records import Records
 
 _START_S = 20.0
 """A Python process with all imports takes about a second; a loaded machine some."""
@@ -33,24 +36,22 @@ class Children:
         """What the balancer writes to standard error."""
         return self._log
 
-    async def start_mock(self, *options: str) -> str:
-        """A simulated replica on a free port; returns its URL."""
-        process = await self._spawn(["mock-runtime", "--port", "0", *options], asyncio.subprocess.PIPE)
-        assert process.stdout is not None
-        try:
-            async with asyncio.timeout(_START_S):
-                line = (await process.stdout.readline()).decode()
-        except TimeoutError:
-            line = ""
-        _, _, url = line.strip().partition("listening on ")
-        if not url:
-            raise StartError(f"a simulated replica did not start: {self._tail()}")
-        return url
+    @property
+    def directory(self) -> Path:
+        """A place of the demo's own."""
+        return self._log.parent
 
-    async def start_balancer(self, listen: str, admin: str, backends: Sequence[str]) -> asyncio.subprocess.Process:
-        """`tidegate lb` before them; returns when it is ready."""
+    async def start_front(self, admin: str, backends: Sequence[str], listen: str) -> asyncio.subprocess.Process:
+        """`tidegate lb` before somebody's own replicas; returns when it is ready."""
         named = [part for url in backends for part in ("--backend", url)]
-        process = await self._spawn(["lb", "--listen", listen, "--admin", admin, *named], asyncio.subprocess.DEVNULL)
+        return await self._ready(admin, ["lb", "--listen", listen, "--admin", admin, *named])
+
+    async def start_daemon(self, admin: str, policy: Path) -> asyncio.subprocess.Process:
+        """`tidegate run`; returns when it is ready."""
+        return await self._ready(admin, ["run", "--policy", str(policy)])
+
+    async def _ready(self, admin: str, arguments: Sequence[str]) -> asyncio.subprocess.Process:
+        process = await self._spawn(arguments, asyncio.subprocess.DEVNULL)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START_S):
                 while process.returncode is None:
@@ -61,7 +62,7 @@ class Children:
         raise StartError(f"the balancer did not become ready: {self._tail()}")
 
     async def stop(self) -> None:
-        """The balancer first, so that nothing is asked of a replica that is gone."""
+        """The balancer first, so that nothing is asked of a replica that is gone; then those, which outlive it."""
         for process in reversed(self._processes):
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
@@ -70,6 +71,7 @@ class Children:
                 except TimeoutError:
                     process.kill()
                     await process.wait()
+        await asyncio.to_thread(_end_replicas, self.directory / STATE / "replicas")
 
     async def _spawn(self, arguments: Sequence[str], stdout: int) -> asyncio.subprocess.Process:
         with self._log.open("ab") as log:
@@ -82,6 +84,15 @@ class Children:
     def _tail(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return f"{' / '.join(lines[-3:]) or 'it said nothing'} (all of it: {self._log})"
+
+
+def _end_replicas(state: Path) -> None:
+    """End the simulated replicas that the balancer has left running, as it should."""
+    records, _ = Records(state).load(POOL) if state.is_dir() else ([], [])
+    for record in records:
+        if record.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(record.pid, signal.SIGKILL)
 
 
 def free_address(wanted: str, *, strict: bool) -> str:

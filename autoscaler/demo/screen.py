@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,26 +11,57 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autoscaler.demo.policy import POOL
 from autoscaler.demo.traffic import MODEL, Tally
+
+_SHOWN = 8
+"""Sentences of the controller that fit under the table."""
 
 
 def where_to_look(listen: str, admin: str, backends: Sequence[str], *, own: bool) -> str:
     """The lines that are printed once. `own`: the replicas are the user's, not simulated."""
     body = {"model": "YOUR-MODEL" if own else MODEL, "stream": True, "max_tokens": 40,
             "messages": [{"role": "user", "content": "Hello"}]}  # fmt: skip
-    what = "your" if own else f"{len(backends)} simulated (the last one 2.5 times slower)"
+    what = (
+        f"Tidegate is in front of your replicas: {', '.join(backends)}"
+        if own
+        else f"Tidegate scales simulated replicas (pool {POOL}); traffic rises for half a minute, falls, and rests"
+    )
     return (
-        f"Tidegate is in front of {what} replicas: {', '.join(backends)}\n\n"
+        f"{what}\n\n"
         f"  try it     curl -sN http://{listen}/v1/chat/completions -H 'content-type: application/json' "
         f"-d '{json.dumps(body)}'\n"
         f"  replicas   curl -s http://{admin}/v1/replicas\n"
         f"  explain    curl -s http://{admin}/v1/explain/ID   (ID: the x-request-id header of a reply)\n"
+        f"  scaling    curl -s http://{admin}/v1/pools   (or: tidegate explain {POOL} --admin {admin})\n"
         f"  metrics    http://{admin}/metrics\n"
         f"  status     http://{admin}/\n\nCtrl-C ends it.\n"
     )
 
 
-def picture(view: dict[str, Any] | None, tally: Tally | None) -> RenderableType:
+class Story:
+    """What the controller has said: each sentence that is new, once."""
+
+    def __init__(self, began: float) -> None:
+        self.lines: deque[str] = deque(maxlen=_SHOWN)
+        self._began = began
+        self._at: object = None
+
+    def hear(self, pools: dict[str, Any] | None) -> list[str]:
+        """Take in what `/v1/pools` says; returns what is new and worth a line: something was done."""
+        fresh = []
+        for pool in (pools or {}).get("pools", []):
+            record = pool.get("record") or {}
+            if pool.get("at") == self._at or not record.get("actions"):
+                continue
+            self._at = pool["at"]
+            done = ", ".join(f"{one['action']} {one['about']}" for one in record["actions"])
+            fresh.append(f"{max(0.0, pool['at'] - self._began):4.0f} s  {pool['sentence']}  [{done}]")
+        self.lines.extend(fresh)
+        return fresh
+
+
+def picture(view: dict[str, Any] | None, tally: Tally | None, story: Story | None = None) -> RenderableType:
     """The table; `view` is what the admin API says, None while it does not answer."""
     table = Table(box=None, pad_edge=False)
     for name in ("replica", "state", "in flight", "running", "waiting", "KV", "backlog", "routed"):
@@ -47,15 +79,17 @@ def picture(view: dict[str, Any] | None, tally: Tally | None) -> RenderableType:
         )
     if view is None:
         return Text("the admin API does not answer")
-    return Group(table, Text(""), Text(summary(tally))) if tally is not None else table
+    told = [Text(line) for line in story.lines] if story is not None else []
+    return Group(table, Text(""), Text(summary(tally)), Text(""), *told) if tally is not None else table
 
 
 def summary(tally: Tally) -> str:
     """One line on the traffic."""
     failed = ", ".join(f"{count} x {what}" for what, count in tally.failed.items()) or "none"
     return (
-        f"requests {tally.sent}  failed {failed}  first token p50 {_quantile(tally.first_s, 0.5)} "
-        f"p95 {_quantile(tally.first_s, 0.95)}  whole answer p50 {_quantile(tally.total_s, 0.5)} "
+        f"{tally.rate:.1f} requests/s  requests {tally.sent}  failed {failed}  "
+        f"first token p50 {_quantile(tally.first_s, 0.5)} p95 {_quantile(tally.first_s, 0.95)}  "
+        f"whole answer p50 {_quantile(tally.total_s, 0.5)} "
         f"p95 {_quantile(tally.total_s, 0.95)}  last x-request-id {tally.last_request_id or '-'}"
     )
 

@@ -7,10 +7,14 @@ import json
 import random
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from math import pi, sin
 
 from autoscaler.demo.client import exchange
 
 MODEL = "mock-model"
+_PERIOD_S = 120.0
+_QUIET = 0.1
+"""Share of the peak that goes on in quiet times."""
 _WINDOW = 200
 """Requests over which latency is shown."""
 _PROMPT_TOKENS = (400, 3000)
@@ -25,27 +29,41 @@ class Tally:
     """What the traffic met."""
 
     sent: int = 0
+    rate: float = 0.0
+    """Requests per second that are meant to be sent now."""
     failed: Counter[str] = field(default_factory=Counter)
     first_s: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     total_s: deque[float] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     last_request_id: str = ""
 
 
-class Traffic:
-    """Poisson arrivals at `rate` requests per second."""
+def wave(peak: float, after_s: float) -> float:
+    """Requests per second: a hump of a minute, then a quiet minute, and again."""
+    height = max(0.0, sin(2.0 * pi * after_s / _PERIOD_S))
+    return peak * (_QUIET + (1.0 - _QUIET) * height)
 
-    def __init__(self, address: str, rate: float, rng: random.Random) -> None:
+
+class Traffic:
+    """Poisson arrivals at a rate that rises to `peak` requests per second and falls."""
+
+    def __init__(self, address: str, peak: float, rng: random.Random) -> None:
         self.tally = Tally()
         self._address = address
-        self._rate = rate
+        self._peak = peak
         self._rng = rng
         self._open: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Until cancelled; requests that are open then are cut."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             while True:
-                await asyncio.sleep(self._rng.expovariate(self._rate))
+                self.tally.rate = wave(self._peak, loop.time() - began)
+                # Thinning: candidates at the peak's rate, of which the present rate's share is sent.
+                await asyncio.sleep(self._rng.expovariate(self._peak))
+                if self._rng.random() * self._peak > self.tally.rate:
+                    continue
                 task = asyncio.create_task(self._one(self._body()), name="demo request")
                 self._open.add(task)
                 task.add_done_callback(self._open.discard)

@@ -13,7 +13,7 @@ from autoscaler.controller import Controller, Tick
 from autoscaler.decide.observation import PoolDemand
 from autoscaler.decide.outlook import Outlook
 from autoscaler.loops.acting import Acting
-from autoscaler.loops.demand import models_of, objectives_of, pool_demand
+from autoscaler.loops.demand import Rates, models_of, objectives_of, pool_demand
 from autoscaler.loops.hands import Applied, Hands, name_of
 from autoscaler.loops.joined import Joined, endpoints, join
 from autoscaler.loops.memory import pack, unpack
@@ -88,7 +88,7 @@ class ControlLoop:
         self._places: dict[str, tuple[Endpoint, ...]] = {}
         """Where the balancer was told that a pool's replicas are."""
         self._reports: dict[str, PoolReport] = {}
-        self._began = clock.monotonic()
+        self._rates: dict[str, Rates] = {}
         self._saved_at = float("-inf")
         self._busy = asyncio.Lock()
         """A tick or a change of settings, not both."""
@@ -170,6 +170,7 @@ class ControlLoop:
             self._gateway.drop_source(source_of(name))
             self._seen.pop(name, None)
             self._places.pop(name, None)
+            self._rates.pop(name, None)
             self._reports.pop(name, None)
         self._telling.forget(gone)
         self._metrics.forget(gone)
@@ -248,7 +249,9 @@ class ControlLoop:
             names = [one.fact.id for one in seen.replicas] if seen is not None else []
             found[pool.name] = pool_demand(
                 pool, models[pool.name], demand.models, [by_id[name] for name in names if name in by_id],
-                at=now, uptime_s=now - self._began, gpu_utilization=self._utilization(self._places.get(pool.name, ())),
+                self._rates.setdefault(pool.name, Rates()),
+                at=now, interval_s=self.controller.settings.interval_s,
+                gpu_utilization=self._utilization(self._places.get(pool.name, ())),
             )  # fmt: skip
         return found
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 
 from autoscaler.decide.observation import PoolDemand
@@ -11,13 +13,58 @@ from lb.cost.replica_model import Coefficients
 from lb.signals import Objective
 from lb.views import ModelDemand, ReplicaView
 
-SETTLED_S = 30.0
-"""A younger process has seen too little of its demand for a rate: what is not known holds, a low number would lower."""
-_WINDOW_S = 60.0
+_MOST_WINDOW_S = 60.0
+"""A minute smooths arrivals enough for a rate and is short enough for a spike."""
+_LEAST_WINDOW_S = 10.0
+_WINDOW_TICKS = 5.0
+"""Whoever ticks more often than usual wants to see changes sooner, at the price of noise."""
 _LEARNED = 8
 """Observations behind a replica's speed model from which it says what a replica can do."""
 _MOST_BATCH = 256
 """Where slots are not known: the default of vLLM's max_num_seqs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Means a second over `window_s`."""
+
+    window_s: float
+    requests: float
+    prompt_tokens: float
+    output_tokens: float
+    served: float
+
+
+class Rates:
+    """Rates of a pool from the balancer's totals. Totals that fell (their model was forgotten meanwhile) begin anew."""
+
+    def __init__(self) -> None:
+        self._readings: deque[tuple[float, dict[str, tuple[float, ...]]]] = deque()
+
+    def observe(self, own: Sequence[ModelDemand], interval_s: float, now: float) -> Rate | None:
+        """One reading a tick. None while less than half of the window was seen: what is not known holds, a low number
+        would lower."""
+        window_s = min(_MOST_WINDOW_S, max(_LEAST_WINDOW_S, _WINDOW_TICKS * interval_s))
+        totals: dict[str, tuple[float, ...]] = {
+            one.model: (one.offered_total, one.prompt_tokens_total, one.output_tokens_total, one.served_total)
+            for one in own
+        }
+        readings = self._readings
+        readings.append((now, totals))
+        while len(readings) > 2 and readings[1][0] <= now - window_s:
+            readings.popleft()
+        began, before = readings[0]
+        seen_s = now - began
+        if seen_s < 0.5 * window_s or seen_s > 2.0 * window_s + interval_s:
+            return None
+        sums = [0.0] * 4
+        for model, late in totals.items():
+            # A model that appeared meanwhile had nothing before.
+            early = before.get(model, (0.0,) * 4)
+            if all(after >= earlier for after, earlier in zip(late, early, strict=True)):
+                for index in range(4):
+                    sums[index] += late[index] - early[index]
+        return Rate(seen_s, *(one / seen_s for one in sums))
 
 
 def models_of(pools: Sequence[PoolSettings], models: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -57,34 +104,32 @@ def pool_demand(
     models: Iterable[str],
     demand: Mapping[str, ModelDemand],
     replicas: Sequence[ReplicaView],
+    rates: Rates,
     *,
     at: float,
-    uptime_s: float,
+    interval_s: float,
     gpu_utilization: float | None = None,
 ) -> PoolDemand:
-    """Demand of one pool. `replicas` are the pool's; `uptime_s` is how long the balancer counts."""
+    """Demand of one pool. `replicas` are the pool's."""
     own = [demand[model] for model in models if model in demand]
     ready = [one for one in replicas if one.state == "ready"]
-    settled = uptime_s >= SETTLED_S
-    requests = sum(one.requests_per_s for one in own)
-    prompt, output = sum(one.prompt_tokens_per_s for one in own), sum(one.output_tokens_per_s for one in own)
-    served = sum(one.served_per_s for one in own)
+    rate = rates.observe(own, interval_s, at)
     missed = [one.missed_total for one in own if one.missed_total is not None]
     queued = sum(one.queued for one in own)
     in_flight = sum(one.in_flight for one in own)
     return PoolDemand(
         at=at,
-        window_s=_WINDOW_S,
-        requests_per_s=requests if settled else None,
-        prompt_tokens_per_s=prompt if settled else None,
-        output_tokens_per_s=output if settled else None,
+        window_s=rate.window_s if rate is not None else _MOST_WINDOW_S,
+        requests_per_s=None if rate is None else rate.requests,
+        prompt_tokens_per_s=None if rate is None else rate.prompt_tokens,
+        output_tokens_per_s=None if rate is None else rate.output_tokens,
         in_flight=in_flight,
         queued=queued,
         held=sum(one.held for one in own) if not ready else 0,
         backlog_s=_backlog_s(own, bool(ready), queued + in_flight),
         offered_total=sum(one.offered_total for one in own),
         missed_total=sum(missed) if len(missed) == len(own) else None,
-        served_per_s=served if settled else None,
+        served_per_s=None if rate is None else rate.served,
         speed_per_s=_speed(pool, ready, own),
         gpu_utilization=gpu_utilization,
         kv_usage=_mean(one.kv_usage_ratio for one in ready),
