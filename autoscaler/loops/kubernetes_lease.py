@@ -31,7 +31,8 @@ class KubernetesLease:
         # A holder must be back soon after the API is, and nobody else's errors may hold its renewals up.
         self._api.pace = Pace(rng, spacing_s=min(1.0, settings.retry_s / 2.0), longest_s=settings.fence_s / 4.0)
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
-        self._acquired_at = ""
+        self._acquired: tuple[str, int, str] = ("", -1, "")
+        """Holder, term, and when that began."""
 
     async def read(self) -> LeaseRecord | None:
         try:
@@ -58,9 +59,8 @@ class KubernetesLease:
 
     def _body(self, record: LeaseRecord) -> dict[str, Any]:
         now = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        name = f"{record.holder}/{record.transitions}"
-        if not self._acquired_at.endswith(name):
-            self._acquired_at = f"{now} {name}"
+        if self._acquired[:2] != (record.holder, record.transitions):
+            self._acquired = (record.holder, record.transitions, now)
         metadata: dict[str, Any] = {"name": self._settings.name, "namespace": self._namespace}
         if record.version is not None:
             metadata["resourceVersion"] = record.version
@@ -72,7 +72,7 @@ class KubernetesLease:
                 "holderIdentity": record.holder,
                 "leaseDurationSeconds": int(record.duration_s),
                 "leaseTransitions": record.transitions,
-                "acquireTime": self._acquired_at.partition(" ")[0],
+                "acquireTime": self._acquired[2],
                 "renewTime": now,
             },
         }

@@ -26,10 +26,15 @@ JITTER_RATIO = 0.5
 class Pace:
     """Of one caller, or of several that share it."""
 
-    def __init__(self, rng: random.Random, *, rate_per_s: float = RATE_PER_S, burst: int = BURST) -> None:
+    def __init__(
+        self, rng: random.Random, *, rate_per_s: float = RATE_PER_S, burst: int = BURST, spacing_s: float = SPACING_S,
+        longest_s: float = LONGEST_S,
+    ) -> None:  # fmt: skip
         self._rng = rng
         self._rate_per_s = rate_per_s
         self._burst = burst
+        self._spacing_s = spacing_s
+        self._longest_s = longest_s
         self._tokens = float(burst)
         self._filled_at: float | None = None
         self._failures = 0
@@ -52,7 +57,7 @@ class Pace:
         if self._well_since is not None and at - self._well_since >= CALM_S:
             self._failures, self._well_since = 0, None
         if self._failures:
-            self._not_before = at + SPACING_S
+            self._not_before = at + self._spacing_s
         return wait_s
 
     def succeeded(self, now: float) -> None:
@@ -68,7 +73,9 @@ class Pace:
         answer was about that one call alone (404, 409), and a second will do."""
         self._failures = self._failures + 1 if growing else max(self._failures, 1)
         self._well_since = None
-        wait_s = min(LONGEST_S, SPACING_S * 2.0 ** min(self._failures - 1, 10)) if growing else SPACING_S
+        wait_s = (
+            min(self._longest_s, self._spacing_s * 2.0 ** min(self._failures - 1, 10)) if growing else self._spacing_s
+        )
         wait_s = max(wait_s * (1.0 + JITTER_RATIO * self._rng.random()), retry_after_s or 0.0)
         self._not_before = max(self._not_before, now + wait_s)
 
