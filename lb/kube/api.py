@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -80,12 +80,14 @@ class KubeApi:
         *,
         clock: Clock = SYSTEM_CLOCK,
         rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         deadline_s: float = DEADLINE_S,
         connection: _Connection | None = None,
     ) -> None:
         self._access = access
         self._clock = clock
         self._rng = rng or random.Random()
+        self._sleep = sleep
         self._deadline_s = deadline_s
         self._connection = connection or _Connection(access)
         self.pace = Pace(self._rng)
@@ -96,6 +98,7 @@ class KubeApi:
             self._access,
             clock=self._clock,
             rng=self._rng,
+            sleep=self._sleep,
             deadline_s=self._deadline_s,
             connection=self._connection,
         )
@@ -224,7 +227,7 @@ class KubeApi:
         wait_s = self.pace.wait_s(self._clock.monotonic())
         if wait_s > self._deadline_s and not patient:
             raise NotYetError(f"{method} {path}: not before {wait_s:.1f} s, after errors", retry_after_s=wait_s)
-        await asyncio.sleep(self.pace.take(self._clock.monotonic()))
+        await self._sleep(self.pace.take(self._clock.monotonic()))
         try:
             async with asyncio.timeout(self._deadline_s) as timer:
                 response = await self._connection.send(method, path, query, body, content_type)

@@ -9,6 +9,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Cluster:
         self.ca = directory / "ca.crt"
         self.tokens = {name: secrets.token_hex(16) for name in _IDENTITIES}
         self.children: dict[str, Child] = {}
+        self._numbers = count(1)
         self._tls: ssl.SSLContext | None = None
 
     def start(self) -> None:
@@ -80,7 +82,7 @@ class Cluster:
             "the default ServiceAccount",
         )
         for index, zone in enumerate(ZONES):
-            self.add_node(f"gpu-{index}", zone=zone)
+            self.add_node(f"gpu-{index}", zone=zone, address=f"127.1.0.{index + 1}")
         self.eventually(lambda: all(map(self.node_ready, (f"gpu-{index}" for index in range(len(ZONES))))), "nodes")
 
     def start_api(self, *extra: str) -> None:
@@ -154,9 +156,15 @@ class Cluster:
         return path
 
     def add_node(
-        self, name: str, *, zone: str = "zone-a", gpus: int = GPUS, labels: dict[str, str] | None = None
+        self,
+        name: str,
+        *,
+        zone: str = "zone-a",
+        gpus: int = GPUS,
+        labels: dict[str, str] | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
-        """A node that kwok plays the kubelet of; ready after 0.3 s."""
+        """A node that kwok plays the kubelet of; ready after 0.3 s. Its pods with `hostNetwork` have its `address`."""
         resources = {"cpu": "96", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": str(gpus)}
         self.create(
             "/api/v1/nodes",
@@ -165,9 +173,27 @@ class Cluster:
                     "name": name,
                     "labels": {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone, **(labels or {})},
                 },
-                "status": {"allocatable": resources, "capacity": resources},
+                "status": {
+                    "allocatable": resources,
+                    "capacity": resources,
+                    "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": name}],
+                },
             },
         )
+
+    def add_namespace(self) -> str:
+        """A new one, in which pods can be created."""
+        name = f"test-{next(self._numbers)}"
+        self.create("/api/v1/namespaces", {"metadata": {"name": name}})
+        path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+        self.eventually(lambda: self.call("GET", path)[0] == 200, f"the ServiceAccount of {name}")
+        return name
+
+    def remove_namespace(self, name: str) -> None:
+        """Its pods at once, so that the next test has their GPUs; the rest goes by itself."""
+        self.call("DELETE", f"/api/v1/namespaces/{name}")
+        # Only now: from a namespace that is being deleted no controller makes new ones.
+        self.call("DELETE", f"/api/v1/namespaces/{name}/pods", {"kind": "DeleteOptions", "gracePeriodSeconds": 0})
 
     def node_ready(self, name: str) -> bool:
         conditions = self.call("GET", f"/api/v1/nodes/{name}")[1].get("status", {}).get("conditions", [])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from lb.kube import KubeApi
 from tests.kubernetes.cache import missing
 from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.fault_proxy import FaultProxy
 
 if os.environ.get("TIDEGATE_KUBERNETES") != "1":
     collect_ignore_glob = ["test_*.py"]
@@ -36,19 +36,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         started.kill()
 
 
-@pytest.fixture(scope="session")
-def new_namespace(cluster: Cluster) -> Callable[[], str]:
-    """Makes a namespace in which pods can be created, and gives its name. Nobody deletes it: the cluster goes."""
-    numbers = count(1)
+@pytest.fixture
+def new_namespace(cluster: Cluster) -> Iterator[Callable[[], str]]:
+    """Makes a namespace in which pods can be created, and gives its name. Its pods are gone when the test is."""
+    made: list[str] = []
 
     def make() -> str:
-        name = f"test-{next(numbers)}"
-        cluster.create("/api/v1/namespaces", {"metadata": {"name": name}})
-        path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-        cluster.eventually(lambda: cluster.call("GET", path)[0] == 200, f"the ServiceAccount of {name}")
-        return name
+        made.append(cluster.add_namespace())
+        return made[-1]
 
-    return make
+    yield make
+    for name in made:
+        cluster.remove_namespace(name)
 
 
 @pytest.fixture
@@ -63,3 +62,10 @@ async def api(cluster: Cluster) -> AsyncIterator[KubeApi]:
     made = KubeApi(cluster.access())
     yield made
     await made.close()
+
+
+@pytest.fixture
+async def proxy(cluster: Cluster) -> AsyncIterator[FaultProxy]:
+    """A proxy before the API server, well until the test says otherwise."""
+    async with FaultProxy(cluster) as started:
+        yield started

@@ -1,0 +1,219 @@
+"""Replicas from a real API server: who is ready, where, since when, and what it says of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lb.clock import SYSTEM_CLOCK
+from lb.endpoint import Endpoint
+from lb.kube import Access, KubeApi, PatchKind
+from lb.settings import KubernetesSource
+from lb.sources.kubernetes import KubernetesReplicas
+from tests.kubernetes.cluster import Cluster
+from tests.kubernetes.workloads import deployment, service
+
+APPS = "/apis/apps/v1/namespaces/{}/deployments"
+
+
+class Followed:
+    """A running source and what it has pushed."""
+
+    def __init__(self, source: KubernetesReplicas) -> None:
+        self.source = source
+        self.sets: list[tuple[Endpoint, ...]] = []
+        self._changed = asyncio.Event()
+
+    def push(self, endpoints: Sequence[Endpoint]) -> None:
+        self.sets.append(tuple(endpoints))
+        self._changed.set()
+
+    @property
+    def now(self) -> tuple[Endpoint, ...]:
+        return self.sets[-1] if self.sets else ()
+
+    @property
+    def names(self) -> set[str]:
+        return {endpoint.labels["pod"] for endpoint in self.now}
+
+    async def until(self, holds: Callable[[], object], within_s: float = 10.0) -> float:
+        """Seconds until it holds."""
+        began = time.monotonic()
+        async with asyncio.timeout(within_s):
+            while not holds():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), 0.05)
+                self._changed.clear()
+        return time.monotonic() - began
+
+
+@asynccontextmanager
+async def following(access: Access, namespace: str, **settings: Any) -> AsyncIterator[Followed]:
+    """A source that runs, as the daemon runs it."""
+    wanted = KubernetesSource(namespace=namespace, **settings)
+    followed = Followed(KubernetesReplicas(wanted, Path(), SYSTEM_CLOCK, runtimes=("vllm",), access=access))
+    task = asyncio.create_task(followed.source.run(followed.push))
+    try:
+        yield followed
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def started(cluster: Cluster, namespace: str) -> Iterator[str]:
+    """A namespace with a Service `llm` before two pods."""
+    cluster.create(f"/api/v1/namespaces/{namespace}/services", service("llm"))
+    cluster.create(APPS.format(namespace), deployment("llm", 2))
+    return namespace
+
+
+BOTH = {"service": "llm", "pods": "app=llm"}
+
+
+@pytest.mark.parametrize("selection", [{"service": "llm"}, {"pods": "app=llm"}, BOTH])
+async def test_pods_come_and_go(cluster: Cluster, api: KubeApi, started: str, selection: dict[str, str]) -> None:
+    async with following(cluster.access(), started, **selection) as followed:
+        await followed.until(lambda: len(followed.now) == 2)
+        await api.patch(f"{APPS.format(started)}/llm/scale", {"spec": {"replicas": 5}})
+        up_s = await followed.until(lambda: len(followed.now) == 5)
+        await api.patch(f"{APPS.format(started)}/llm/scale", {"spec": {"replicas": 1}})
+        down_s = await followed.until(lambda: len(followed.now) == 1)
+    print(f"{selection}: five replicas known after {up_s:.3f} s, one after {down_s:.3f} s")
+    assert max(up_s, down_s) < 3.0
+
+
+async def test_identity_zone_node_and_port_are_those_of_the_pod(cluster: Cluster, api: KubeApi, started: str) -> None:
+    zones = {f"gpu-{index}": zone for index, zone in enumerate(("zone-a", "zone-b", "zone-a"))}
+    for selection in ({"service": "llm"}, {"pods": "app=llm"}):
+        async with following(cluster.access(), started, **selection) as followed:
+            await followed.until(lambda followed=followed: len(followed.now) == 2)
+        pods = await api.list_all(f"/api/v1/namespaces/{started}/pods")
+        uids = {pod["metadata"]["uid"]: pod for pod in pods.items}
+        for endpoint in followed.now:
+            pod = uids[endpoint.id]
+            assert endpoint.host == pod["status"]["podIP"]
+            assert endpoint.port == 8000
+            assert endpoint.labels["node"] == pod["spec"]["nodeName"]
+            assert endpoint.zone == zones[pod["spec"]["nodeName"]]
+            assert endpoint.labels["pod"] == pod["metadata"]["name"]
+
+
+async def test_a_pod_is_listed_once_it_is_ready(cluster: Cluster, api: KubeApi, namespace: str) -> None:
+    cluster.create(f"/api/v1/namespaces/{namespace}/services", service("llm"))
+    cluster.create(APPS.format(namespace), deployment("llm", 1, annotations={"test/ready-delay": "1h"}))
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    async with following(cluster.access(), namespace, **BOTH) as followed:
+        await followed.until(lambda: followed.sets == [()])
+        cluster.eventually(
+            lambda: any(pod["spec"].get("nodeName") for pod in cluster.call("GET", pods)[1]["items"]), "a node"
+        )
+        (pod,) = (await api.list_all(pods)).items
+        assert followed.now == ()
+        await api.patch(f"{pods}/{pod['metadata']['name']}", {"metadata": {"annotations": {"test/ready-delay": "0s"}}})
+        await followed.until(lambda: followed.names == {pod["metadata"]["name"]})
+
+
+async def test_a_pod_that_ends_drains_at_once_though_it_still_serves(
+    cluster: Cluster, api: KubeApi, started: str
+) -> None:
+    async with following(cluster.access(), started, service="llm") as followed:
+        await followed.until(lambda: len(followed.now) == 2)
+        leaving = followed.now[0]
+        await api.delete(f"/api/v1/namespaces/{started}/pods/{leaving.labels['pod']}")
+        took_s = await followed.until(lambda: leaving.id not in {endpoint.id for endpoint in followed.now})
+        # Its grace period of 30 s has only begun: the API still shows it, serving and on its way out.
+        slices = await api.list_all(f"/apis/discovery.k8s.io/v1/namespaces/{started}/endpointslices")
+        (conditions,) = [
+            endpoint["conditions"]
+            for one in slices.items
+            for endpoint in one["endpoints"]
+            if endpoint["targetRef"]["uid"] == leaving.id
+        ]
+        assert conditions == {"ready": False, "serving": True, "terminating": True}
+    assert took_s < 3.0
+
+
+async def test_annotations_say_what_a_pod_serves_and_change_while_it_runs(
+    cluster: Cluster, api: KubeApi, namespace: str
+) -> None:
+    cluster.create(f"/api/v1/namespaces/{namespace}/services", service("llm"))
+    told = {"tidegate.dev/models": "llama,llama-lora", "tidegate.dev/runtime": "vllm"}
+    cluster.create(APPS.format(namespace), deployment("llm", 1, annotations=told))
+    async with following(cluster.access(), namespace, **BOTH) as followed:
+        await followed.until(lambda: len(followed.now) == 1)
+        assert all(endpoint.models == ("llama", "llama-lora") for found in followed.sets for endpoint in found)
+        (replica,) = followed.now
+        assert replica.runtime == "vllm"
+        path = f"/api/v1/namespaces/{namespace}/pods/{replica.labels['pod']}"
+
+        await api.patch(path, {"metadata": {"annotations": {"tidegate.dev/models": "qwen"}}})
+        await followed.until(lambda: [endpoint.models for endpoint in followed.now] == [("qwen",)])
+        assert followed.now[0].id == replica.id
+
+        await api.patch(path, {"metadata": {"annotations": {"tidegate.dev/draining": "scale-down"}}})
+        await followed.until(lambda: followed.now == ())
+        await api.patch(path, {"metadata": {"annotations": {"tidegate.dev/draining": None}}})
+        await followed.until(lambda: [endpoint.id for endpoint in followed.now] == [replica.id])
+
+
+async def test_an_address_written_by_hand_is_a_replica_too(cluster: Cluster, namespace: str) -> None:
+    """A GPU server outside of the cluster, behind a Service without a selector."""
+    cluster.create(
+        f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices",
+        {
+            "metadata": {"name": "outside", "labels": {"kubernetes.io/service-name": "llm"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.7"], "zone": "rack-9"}],
+            "ports": [{"name": "http", "port": 9000}],
+        },
+    )
+    async with following(cluster.access(), namespace, **BOTH) as followed:
+        await followed.until(lambda: len(followed.now) == 1)
+    (replica,) = followed.now
+    assert (replica.id, replica.zone) == ("http://192.0.2.7:9000", "rack-9")
+
+
+async def test_a_service_that_is_gone_has_no_replicas(cluster: Cluster, api: KubeApi, started: str) -> None:
+    async with following(cluster.access(), started, service="llm") as followed:
+        await followed.until(lambda: len(followed.now) == 2)
+        await api.delete(f"/api/v1/namespaces/{started}/services/llm")
+        await followed.until(lambda: followed.now == ())
+
+
+@pytest.mark.parametrize(
+    ("selection", "resource", "group"),
+    [({"service": "llm"}, "endpointslices", "discovery.k8s.io"), ({"pods": "app=llm"}, "pods", "")],
+)
+async def test_list_and_watch_are_all_the_rights_it_needs_and_403_says_which_is_missing(
+    cluster: Cluster, api: KubeApi, started: str, selection: dict[str, str], resource: str, group: str
+) -> None:
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{started}"
+    cluster.create(f"/api/v1/namespaces/{started}/serviceaccounts", {"metadata": {"name": "balancer"}})
+    account = {"kind": "ServiceAccount", "name": "balancer", "namespace": started}
+    role = {"metadata": {"name": "balancer"}, "rules": [{"apiGroups": [group], "resources": [resource], "verbs": []}]}
+    role["rules"][0]["verbs"] = ["list"]  # type: ignore[index]
+    cluster.create(f"{rbac}/roles", role)
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "balancer"}
+    cluster.create(
+        f"{rbac}/rolebindings", {"metadata": {"name": "balancer"}, "subjects": [account], "roleRef": reference}
+    )
+    issued = await api.create(
+        f"/api/v1/namespaces/{started}/serviceaccounts/balancer/token",
+        {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {"audiences": []}},
+    )
+    access = cluster.access(token=issued["status"]["token"])
+    async with following(access, started, **selection) as followed:
+        await followed.until(lambda: "403" in str(followed.source.state.error))
+        assert f'cannot watch resource "{resource}"' in str(followed.source.state.error)
+        patch = [{"op": "replace", "path": "/rules/0/verbs", "value": ["list", "watch"]}]
+        await api.patch(f"{rbac}/roles/balancer", patch, PatchKind.JSON)
+        await followed.until(lambda: followed.source.state.error is None and len(followed.now) == 2, 20)
