@@ -1,6 +1,6 @@
 """Replicas that are instances of a template unit of this machine's systemd.
 
-A replica's port and GPUs are in `STATE/POOL/NAME.env`, which the unit reads. systemd keeps the processes, their logs
+A replica's port and GPUs are in `STATE/NAME.env`, which the unit reads. systemd keeps the processes, their logs
 and their restarts; here is only remembered what was claimed.
 """
 
@@ -21,7 +21,7 @@ from lb.feeds.http import ProbeClient
 
 log = logging.getLogger(__name__)
 
-_PHASES = {"activating": Phase.STARTING, "deactivating": Phase.STOPPING, "failed": Phase.FAILED}
+_PHASES = {"activating": Phase.STARTING, "deactivating": Phase.STOPPING}
 _RUNNING = ("active", "reloading", "refreshing")
 
 
@@ -55,7 +55,7 @@ class SystemdActuator:
             await self._one(record, units.pop(self._unit(record.name), None), look)
         elsewhere = await in_thread(self._site.records.elsewhere, self._site.pool.name)
         others = {self._unit(name) for name in elsewhere}
-        look.settled += [self._stranger(unit) for unit in units.values() if unit.name not in others and _there(unit)]
+        look.settled += [self._stranger(unit) for unit in units.values() if unit.name not in others and _runs(unit)]
         ready = await self._site.ready(await self._probes(), look.starting)
         full = await in_thread(self._site.full)
         now = self._site.clock.monotonic()
@@ -174,7 +174,7 @@ class SystemdActuator:
             "TIDEGATE_POOL": record.pool,
             "TIDEGATE_KIND": record.kind,
         }
-        path = self._site.records.path(record, ".env")
+        path = self._site.records.environment(record)
         try:
             path.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         except OSError as error:
@@ -186,18 +186,15 @@ class SystemdActuator:
         if unit is not None and _there(unit):
             log.info("pool %s: ending %s", self._site.pool.name, unit.name)
             await self._units.stop(unit.name)
-            if unit.active == "failed":
-                await self._units.forget_failure(unit.name)
         # Only now, so that a stop that did not reach systemd is not taken for one that goes on.
-        record = self._site.find(name)
+        record = await in_thread(self._site.find, name)
         if record is not None and record.stopping_at is None:
             self._site.update(record, stopping_at=self._site.clock.monotonic())
 
     async def _forget(self, record: Record, unit: Unit | None) -> None:
         if unit is not None and unit.active == "failed":
             await self._units.forget_failure(unit.name)
-        self._site.records.path(record, ".env").unlink(missing_ok=True)
-        self._site.records.remove(record)
+        await in_thread(self._site.records.remove, record)
 
     def _unit(self, name: str) -> str:
         return fill(self._template, {"name": name})
@@ -205,6 +202,11 @@ class SystemdActuator:
     def _instance(self, unit: str) -> str:
         before, _, after = self._template.partition("{name}")
         return unit.removeprefix(before).removesuffix(after)
+
+
+def _runs(unit: Unit) -> bool:
+    """A stranger that failed is nobody's capacity, and its cleaning up is its operator's."""
+    return unit.active != "failed" and _there(unit)
 
 
 def _there(unit: Unit) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 _TAIL_BYTES = 2000
@@ -19,11 +20,14 @@ def cut(path: Path, limit_bytes: int) -> None:
     copying and emptying are lost, which is the price of not standing between a replica and its log.
     """
     try:
-        if path.stat().st_size > limit_bytes:
-            shutil.copyfile(path, path.with_name(f"{path.name}.1"))
-            os.truncate(path, 0)
-    except FileNotFoundError:
-        pass
+        if path.stat().st_size <= limit_bytes:
+            return
+    except OSError:
+        return
+    with suppress(OSError):  # a full disk is one more reason to empty it
+        shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+    with suppress(OSError):
+        os.truncate(path, 0)
 
 
 def tail(path: Path) -> str:

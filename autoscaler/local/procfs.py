@@ -35,10 +35,10 @@ def stat(pid: int) -> Stat | None:
     """None: there is no such process."""
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except OSError:
+        # The name in parentheses may hold anything, parentheses included.
+        fields = text[text.rindex(")") + 2 :].split()
+    except (OSError, ValueError):
         return None
-    # The name in parentheses may hold anything, parentheses included.
-    fields = text[text.rindex(")") + 2 :].split()
     return Stat(pid, state=fields[0], session=int(fields[3]), ticks=int(fields[19]))
 
 

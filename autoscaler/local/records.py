@@ -104,11 +104,16 @@ class Records:
 
     def remove(self, record: Record) -> None:
         """Forget it."""
+        self.environment(record).unlink(missing_ok=True)
         self.path(record, ".json").unlink(missing_ok=True)
 
     def path(self, record: Record, suffix: str) -> Path:
-        """A file that belongs to it: `.json`, `.log`, `.env`. Names were checked before there was a record."""
+        """A file that belongs to it: `.json`, `.log`. Names were checked before there was a record."""
         return self._directory / record.pool / f"{record.name}{suffix}"
+
+    def environment(self, record: Record) -> Path:
+        """The file that tells a unit its port and GPUs; in no pool's folder, as units know the name alone."""
+        return self._directory / f"{record.name}.env"
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ The one door to dbus_fast.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from dbus_fast import BusType, DBusFastError, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
 from autoscaler.actuator import ActuatorError
+
+log = logging.getLogger(__name__)
 
 _SYSTEMD = "org.freedesktop.systemd1"
 _MANAGER = f"{_SYSTEMD}.Manager"
@@ -24,6 +27,8 @@ _NOT_ALLOWED = (
 )
 _NOT_ALLOWED_LATER_S = 60.0
 """Rights change when an operator changes them; asking four times a minute would only fill systemd's log."""
+_WHY_S = 1.0
+"""Longest wait for the reason of a failure, which is for people; the look at all units must not wait for it."""
 _NO_SUCH_UNIT = f"{_SYSTEMD}.NoSuchUnit"
 
 
@@ -68,14 +73,22 @@ class Units:
         await self._call("StopUnit", "ss", [unit, "replace"], absent_ok=True)
 
     async def forget_failure(self, unit: str) -> None:
-        """Let a failed unit go from memory, and let it be started again in spite of its start limit."""
-        await self._call("ResetFailedUnit", "s", [unit], absent_ok=True)
+        """Let a failed unit go from systemd's memory. Where that is not allowed it stays there and does no harm."""
+        try:
+            await self._call("ResetFailedUnit", "s", [unit], absent_ok=True)
+        except ActuatorError as error:
+            log.info("the failed unit %s stays in memory: %s", unit, error)
 
     async def failure(self, unit: Unit) -> str:
         """Why it failed, such as `exit-code (status 1)`, `start-limit-hit`, `oom-kill`; empty if systemd cannot say."""
         try:
             (found,) = await self._call(
-                "GetAll", "s", [f"{_SYSTEMD}.Service"], interface="org.freedesktop.DBus.Properties", path=unit.path
+                "GetAll",
+                "s",
+                [f"{_SYSTEMD}.Service"],
+                interface="org.freedesktop.DBus.Properties",
+                path=unit.path,
+                timeout_s=_WHY_S,
             )
         except ActuatorError:
             return ""
@@ -105,16 +118,18 @@ class Units:
         interface: str = _MANAGER,
         path: str = "/org/freedesktop/systemd1",
         absent_ok: bool = False,
+        timeout_s: float | None = None,
     ) -> list[Any]:
         """The reply's values. ActuatorError if there is none, UnitError if the unit is at fault."""
         message = Message(_SYSTEMD, path, interface, member, signature=signature, body=body)
+        timeout_s = min(timeout_s or self._timeout_s, self._timeout_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 bus = await self._connected()
                 reply = await bus.call(message)
         except TimeoutError:
             await self.close()
-            raise ActuatorError(f"systemd did not answer {member} within {self._timeout_s:g} s") from None
+            raise ActuatorError(f"systemd did not answer {member} within {timeout_s:g} s") from None
         except (OSError, EOFError, DBusFastError) as error:
             await self.close()
             raise ActuatorError(f"systemd cannot be asked over the {self._where} bus: {error}") from None
@@ -127,7 +142,9 @@ class Units:
         return list(reply.body)
 
     async def _connected(self) -> MessageBus:
-        if self._bus is None or not self._bus.connected:
+        if self._bus is not None and not self._bus.connected:
+            await self.close()
+        if self._bus is None:
             kind = _BUS_TYPES.get(self._where)
             bus = MessageBus(bus_type=kind) if kind is not None else MessageBus(bus_address=self._where)
             self._bus = await bus.connect()

@@ -11,6 +11,7 @@ import fnmatch
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,7 +128,7 @@ class Manager(ServiceInterface):
         mode = "fail" if variables["TIDEGATE_KIND"] == "bad" else "loading"
         command = [*self.command, variables["PORT"], mode]
         service.process = await asyncio.create_subprocess_exec(
-            *command, env=variables, cwd=self.environment.parents[1], stdout=asyncio.subprocess.DEVNULL,
+            *command, env=variables, cwd=self.environment.parent, stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         service.starts += 1
@@ -183,16 +184,18 @@ class Bus:
 
     async def end(self) -> None:
         """End the daemon, as when D-Bus restarts; what it served runs on."""
+        assert self.manager.bus is not None
+        self.manager.bus.disconnect()
+        await self.manager.bus.wait_for_disconnect()
         assert self._daemon is not None
         self._daemon.terminate()
         await self._daemon.wait()
-        assert self.manager.bus is not None
-        self.manager.bus.disconnect()
 
     async def close(self) -> None:
         for service in self.manager.services.values():
             if service.process is not None and service.process.returncode is None:
-                service.process.kill()
+                with suppress(ProcessLookupError):
+                    service.process.kill()
             if service.watch is not None:
                 await service.watch
         if self._daemon is not None and self._daemon.returncode is None:

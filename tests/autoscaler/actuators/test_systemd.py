@@ -38,7 +38,7 @@ async def test_the_unit_is_told_its_port_and_cards(world: SystemdWorld) -> None:
     actuator = world.actuator()
     await actuator.apply(up("a"))
     (record,) = Records(world.state).load(POOL)[0]
-    assert (world.state / POOL / "a.env").read_text().splitlines() == [
+    assert (world.state / "a.env").read_text().splitlines() == [
         f"PORT={record.port}", "CUDA_DEVICE_ORDER=PCI_BUS_ID", "CUDA_VISIBLE_DEVICES=", f"TIDEGATE_POOL={POOL}",
         "TIDEGATE_KIND=good",
     ]  # fmt: skip
@@ -46,7 +46,7 @@ async def test_the_unit_is_told_its_port_and_cards(world: SystemdWorld) -> None:
     await all_ready(actuator, "a")
     await actuator.apply(Stop(POOL, "a", 0, "r"))
     await gone(actuator, "a")
-    assert not (world.state / POOL / "a.env").exists()
+    assert not (world.state / "a.env").exists()
     await actuator.close()
 
 
@@ -116,6 +116,18 @@ async def test_a_unit_that_died_is_failed_and_its_name_is_free_again(world: Syst
     await actuator.close()
 
 
+async def test_a_failure_that_systemd_may_not_be_told_to_forget_does_no_harm(world: SystemdWorld) -> None:
+    actuator = world.actuator()
+    await actuator.apply(up("a", kind="bad"))
+    await until(actuator, lambda seen: phases(seen) == {"a": Phase.FAILED})
+    await actuator.apply(Stop(POOL, "a", 0, "it failed"))
+    world.manager.refuse = DENIED
+    assert (await actuator.observe()).replicas == ()
+    assert world.manager.services["vllm@a.service"].active == "failed"
+    assert (await actuator.observe()).replicas == ()
+    await actuator.close()
+
+
 async def test_one_that_somebody_else_stopped_has_failed(world: SystemdWorld) -> None:
     actuator = world.actuator()
     await actuator.apply(up("a"))
@@ -151,9 +163,8 @@ async def test_instances_of_others_count_and_those_of_another_pool_do_not(world:
     chat = world.actuator()
     settings = {"type": "systemd", "unit": "vllm@{name}.service", "bus": world.bus.address, "ports": [0, 0]}
     other = build_actuator(pool(settings, name="other"), Surroundings(world.state, world.folder))
-    world.manager.environment = world.state / "other"
     await other.apply(up("o"))
-    (world.state / "other" / "by-hand.env").write_text("PORT=1\nTIDEGATE_KIND=good\n")
+    (world.state / "by-hand.env").write_text("PORT=1\nTIDEGATE_KIND=good\n")
     await world.manager._start(
         world.manager.services.setdefault("vllm@by-hand.service", Service("vllm@by-hand.service", 99))
     )

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -155,7 +156,8 @@ class ProcessWorld:
 
     async def close(self) -> None:
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may end by itself just now
+                os.kill(pid, signal.SIGKILL)
 
 
 class FleetWorld:
@@ -238,7 +240,7 @@ class SystemdWorld:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state = folder / "state"
-        self.bus = Bus(folder, self.state / POOL, REPLICA)
+        self.bus = Bus(folder, self.state, REPLICA)
         self.manager = self.bus.manager
 
     async def open(self) -> None:
