@@ -27,7 +27,7 @@ setup: $(STAMP) ## make .venv with everything the project needs
 compiled: $(STAMP) ## compile the request path now (needs a C compiler, two minutes); TIDEGATE_COMPILED=0 does without
 	@$(BIN)/python -m autoscaler.compiled
 
-run: $(STAMP) ## three simulated replicas, the balancer and some traffic; BACKENDS="http://host:port ..." for your own
+run: $(STAMP) ## simulated replicas, scaled ahead of some traffic; BACKENDS="http://host:port ..." for your own
 	@$(BIN)/python -m autoscaler.compiled --background
 	@$(BIN)/tidegate demo $(foreach b,$(BACKENDS),--backend $(b)) $(ARGS)
 

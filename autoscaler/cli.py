@@ -14,7 +14,10 @@ import typer
 from autoscaler import compiled
 from autoscaler.errors import EXIT_BAD_INPUT, StartError
 
-COMMANDS = ("lb", "run", "check", "schema", "hash_key", "demo", "mock_runtime", "gpus", "simulate", "replay", "version")
+COMMANDS = (
+    "lb", "run", "check", "schema", "hash_key", "explain", "demo", "mock_runtime", "gpus", "simulate", "replay",
+    "version",
+)  # fmt: skip
 """Modules of `autoscaler.commands`, in the order of the help."""
 
 _HELP = "Load balancer and autoscaler for AI inference: routes by predicted work, scales ahead of demand."

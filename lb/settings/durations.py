@@ -48,7 +48,7 @@ def size_bytes(value: object) -> object:
 
 
 def _show_s(seconds: float) -> str:
-    return f"{seconds:g}s"
+    return f"{seconds:.15g}s"
 
 
 Seconds = Annotated[
