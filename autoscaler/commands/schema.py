@@ -37,4 +37,4 @@ def _as_written(field: dict[str, Any]) -> None:
     if isinstance(default, dict) and "$ref" in field:
         del field["default"]
     elif field.get("type") == "string" and isinstance(default, int | float):
-        field["default"] = f"{default:g}s"
+        field["default"] = f"{default:.15g}s"
