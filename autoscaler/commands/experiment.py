@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from autoscaler import series_file
 from autoscaler.policy.pools import PoolSettings
 from autoscaler.sim.calibration import calibrate
 from autoscaler.sim.lab import EVERYONE, ORACLES, TIDEGATE, Lab, hours_at, lab_for
@@ -22,9 +23,11 @@ from autoscaler.sim.pool_model import PoolModel
 from autoscaler.sim.replica_model import ReplicaModel
 from autoscaler.sim.report import HEADER, TARGETS, Row, cells, record, row, schedule_lines
 from autoscaler.sim.score import Score
-from autoscaler.sim.series import Series, SeriesError, Trace, read_series, read_trace
+from autoscaler.sim.series import Trace, read_series, read_trace
 from autoscaler.sim.start_up import SCENARIOS, Scenario
 from autoscaler.sim.workload import Lengths, Load, load_of, load_of_trace
+from forecaster.errors import SeriesError
+from forecaster.series import Series
 
 FAST_ERROR = "GPU-hours within 5 %, misses within 1 point of the exact engine over two hours; verdicts: --engine exact"
 
@@ -56,19 +59,16 @@ class Plan:
 def open_text(path: Path) -> io.TextIOBase:
     """A text file, unpacked if it ends in .gz. Raises InputError."""
     try:
-        if path.suffix == ".gz":
-            return io.TextIOWrapper(gzip.open(path), encoding="utf-8")
-        return path.open(encoding="utf-8")
+        return series_file.open_text(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
 
 
 def series_from(path: Path) -> Series:
-    with open_text(path) as file:
-        try:
-            return read_series(file)
-        except (SeriesError, UnicodeDecodeError, gzip.BadGzipFile) as error:
-            raise InputError(f"{path}: {error}") from None
+    try:
+        return series_file.load_series(path, read_series)
+    except SeriesError as error:
+        raise InputError(str(error)) from None
 
 
 def trace_from(path: Path) -> Trace:

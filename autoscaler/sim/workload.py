@@ -8,7 +8,8 @@ from math import exp, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from autoscaler.sim.series import Floats, Series, Trace
+from autoscaler.sim.series import Floats, Trace
+from forecaster.series import Series
 
 LONGEST_PROMPT = 8192
 """Prompts are cut here, so that every policy meets a plant that can serve them."""
@@ -51,8 +52,8 @@ def intensity_of(series: Series) -> Floats:
     """Requests per second in each second, in the series' own unit: linear between the middles of its bins."""
     values = series.values
     known = ~np.isnan(values)
-    middles = (np.arange(len(values)) + 0.5) * series.bin_s
-    seconds = np.arange(int(len(values) * series.bin_s)) + 0.5
+    middles = (np.arange(len(values)) + 0.5) * series.step_s
+    seconds = np.arange(len(values) * series.step_s) + 0.5
     intensity: Floats = np.interp(seconds, middles[known], values[known])
     return intensity
 
@@ -89,10 +90,10 @@ def load_of(series: Series, *, days: float | None, peak_per_s: float | None, see
     if peak_per_s is not None:
         intensity = intensity * (peak_per_s / max(peak_of(intensity), 1e-12))
     peak = peak_of(intensity)
-    if series.bin_s >= COARSE_S:
+    if series.step_s >= COARSE_S:
         intensity = intensity * noise(len(intensity), rng)
     start = 0 if days is None else max(0, len(intensity) - int(days * 86_400))
-    return Load(rng.poisson(intensity), start, series.start, intensity, peak)
+    return Load(rng.poisson(intensity), start, float(series.start_s), intensity, peak)
 
 
 def load_of_trace(trace: Trace, *, peak_per_s: float | None, seed: int) -> Load:
