@@ -5,8 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
+from autoscaler.policy.actuators import WebhookSettings
+from autoscaler.policy.pools import ScalingSettings
 from autoscaler.policy.schema import Policy
 from lb.address import is_loopback, parse_address
 from lb.decode import Finding, Loc, nearest
@@ -37,6 +40,7 @@ def findings(policy: Policy, *, runtimes: Iterable[str], scorers: Iterable[str])
     yield from _paths(lb, (*at, "paths"))
     yield from _routing(lb, (*at, "routing"), scorers)
     yield from _limits(lb, at)
+    yield from _actuators(policy.scaling)
 
 
 def _attempt(check: Callable[[], object], loc: Loc) -> Iterator[Finding]:
@@ -179,6 +183,14 @@ def _keys(lb: LbSettings, at: Loc) -> Iterator[Finding]:
                 near = nearest(model, served)
                 hint = f"did you mean {near!r}?" if near else f"they serve {', '.join(sorted(served))}"
                 yield Finding((*at, index, "models", position), f"is a model that no backend serves; {hint}")
+
+
+def _actuators(scaling: ScalingSettings) -> Iterator[Finding]:
+    for index, pool in enumerate(scaling.pools):
+        settings = pool.actuator
+        if isinstance(settings, WebhookSettings) and settings.token is not None:
+            check = partial(check_reference, settings.token)
+            yield from _attempt(check, ("scaling", "pools", index, "actuator", "token"))
 
 
 def _secrets(lb: LbSettings, at: Loc) -> Iterator[Finding]:
