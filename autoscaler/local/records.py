@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,10 @@ import msgspec
 
 from autoscaler.actuator import ActuatorError
 
+_LOCK_WAIT_S = 2.0
+"""The lock is held for milliseconds; who has not got it by now waits for somebody who was stopped in the middle."""
+_LOCK_POLL_S = 0.01
 _LOCK_RETRY_S = 1.0
-"""The lock is held for milliseconds."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -117,18 +120,15 @@ class Records:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Nobody else on this machine claims ports or GPUs meanwhile. ActuatorError if somebody does already."""
+        """Nobody else on this machine claims ports or GPUs meanwhile. ActuatorError if somebody does for too long."""
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self._directory / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ActuatorError(f"cannot write to {self._directory}: {error.strerror}") from None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd, self._directory)
             yield
-        except BlockingIOError:
-            reason = f"another process holds {self._directory}/.lock"
-            raise ActuatorError(reason, retry_after_s=_LOCK_RETRY_S) from None
         finally:
             os.close(fd)
 
@@ -139,6 +139,21 @@ class Records:
             return []
         except OSError as error:
             raise ActuatorError(f"cannot read {folder}, where the replicas are listed: {error.strerror}") from None
+
+
+def _lock(fd: int, directory: Path) -> None:
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            # Not the call that waits: it could not be given up.
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                reason = f"another process holds {directory}/.lock for {_LOCK_WAIT_S:g} s"
+                raise ActuatorError(reason, retry_after_s=_LOCK_RETRY_S) from None
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return
 
 
 def _read(path: Path) -> Record | None:

@@ -207,6 +207,30 @@ async def test_a_state_directory_that_cannot_be_used_is_named(make: Make, tmp_pa
     await actuator.close()
 
 
+async def test_pools_that_start_at_once_get_different_ports(make: Make, tmp_path: Path) -> None:
+    world = make()
+    pools = [pool(world.settings, name=f"p{number}") for number in range(4)]
+    actuators = [build_actuator(one, Surroundings(world.state, tmp_path)) for one in pools]
+    await asyncio.gather(*(actuator.apply(up(f"r{number}")) for number, actuator in enumerate(actuators)))
+    records = [one for settings in pools for one in Records(world.state).load(settings.name)[0]]
+    assert len({record.port for record in records}) == 4
+    for actuator in actuators:
+        await actuator.close()
+
+
+async def test_a_lock_that_somebody_keeps_is_waited_for_in_vain(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make()
+    monkeypatch.setattr("autoscaler.local.records._LOCK_WAIT_S", 0.05)
+    actuator = world.actuator()
+    with Records(world.state).lock():
+        with pytest.raises(ActuatorError, match=r"another process holds .*/\.lock") as caught:
+            await actuator.apply(up("a"))
+        assert caught.value.retry_after_s == 1.0
+    await actuator.apply(up("a"))
+    await all_ready(actuator, "a")
+    await actuator.close()
+
+
 # ---------------------------------------------------------------------- starting
 
 
