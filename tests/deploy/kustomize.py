@@ -109,13 +109,16 @@ def _tag(found: list[Manifest], image: Manifest) -> None:
 
 
 def _place(found: list[Manifest], namespace: str) -> None:
+    """Also accounts that a binding names, if they are among the manifests; others are where they are."""
+    accounts = {_name(one) for one in found if one["kind"] == "ServiceAccount"}
     for manifest in found:
         if manifest["kind"] == "Namespace":
             manifest["metadata"]["name"] = namespace
         elif manifest["kind"] not in CLUSTER_SCOPED:
             manifest["metadata"]["namespace"] = namespace
         for subject in manifest.get("subjects", ()):
-            subject["namespace"] = namespace
+            if subject["name"] in accounts:
+                subject["namespace"] = namespace
 
 
 def pod_spec(manifest: Manifest) -> Manifest | None:

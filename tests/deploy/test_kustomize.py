@@ -17,10 +17,11 @@ KUSTOMIZATIONS = sorted(path.parent for path in KUBERNETES.rglob("kustomization.
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="compares with kubectl's kustomize, which is not installed")
-def test_the_loader_makes_what_kustomize_makes(overlay: Path) -> None:
-    ran = subprocess.run(["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("folder", [*OVERLAYS, KUBERNETES / "grants"], ids=lambda path: str(path.name))
+def test_the_loader_makes_what_kustomize_makes(folder: Path) -> None:
+    ran = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True)
     theirs = {key(manifest): manifest for manifest in yaml.safe_load_all(ran.stdout)}
-    assert {key(manifest): manifest for manifest in build(overlay)} == theirs
+    assert {key(manifest): manifest for manifest in build(folder)} == theirs
 
 
 def test_nothing_is_defined_twice(manifests: tuple[Manifest, ...]) -> None:

@@ -45,7 +45,11 @@ def custom_resource(group: str, version: str, kind: str, *, scale: bool = False,
         "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
     }
     if scale:
-        numbers = {"type": "object", "properties": {"replicas": {"type": "integer"}}}
+        numbers = {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": True,
+            "properties": {"replicas": {"type": "integer"}},
+        }
         described["schema"]["openAPIV3Schema"]["properties"] = {"spec": numbers, "status": numbers}
         described["subresources"] = {
             "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
