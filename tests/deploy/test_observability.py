@@ -17,7 +17,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from autoscaler.metrics import PeerMetrics, SourceMetrics
+from autoscaler.fleet import Phase
+from autoscaler.metrics import ControlMetrics, PeerMetrics, SourceMetrics, StoreMetrics
 from lb.effects import Outcome
 from lb.errors import Reason
 from lb.gateway import Gateway
@@ -40,9 +41,9 @@ RULES_TEST = Path(__file__).parent / "tidegate.rules.test.yaml"
 DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 VALUES = {
-    "outcome": {*Outcome, "answered_here"},
+    "outcome": {*Outcome, "answered_here", "written", "failed", "dropped"},
     "reason": {*Reason},
-    "state": {*ReplicaState, *GpuState},
+    "state": {*ReplicaState, *GpuState, *Phase, "desired"},
     "fault": {*DriverFault},
     "cause": {"blocked", "repeated"},
 }
@@ -54,7 +55,9 @@ EVERYWHERE = {"up": {"job"}}
 def _export(registry: CollectorRegistry) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {name: set(labels) for name, labels in EVERYWHERE.items()}
     for family in registry.collect():
-        labels = set(getattr(family, "_labelnames", ())) | {label for one in family.samples for label in one.labels}
+        made_by = registry._names_to_collectors.get(family.name)  # of a Counter or Gauge that has no series yet
+        labels = {*getattr(family, "_labelnames", ()), *getattr(made_by, "_labelnames", ())}
+        labels |= {label for one in family.samples for label in one.labels}
         for suffix in SUFFIXES.get(family.type, ("",)):
             found[family.name + suffix] = labels
     return found
@@ -75,6 +78,8 @@ async def exported() -> dict[str, set[str]]:
     registry.register(GpuCollector(lambda: node))
     SourceMetrics(registry, tuple, gateway.now)
     PeerMetrics(registry, tuple, gateway.now)
+    ControlMetrics(registry)
+    StoreMetrics(registry, lambda: (0, 0, 0))
     found = _export(registry)
     gateway.close()
     return found
