@@ -214,7 +214,8 @@ async def test_pools_that_start_at_once_get_different_ports(make: Make, tmp_path
     await asyncio.gather(*(actuator.apply(up(f"r{number}")) for number, actuator in enumerate(actuators)))
     records = [one for settings in pools for one in Records(world.state).load(settings.name)[0]]
     assert len({record.port for record in records}) == 4
-    for actuator in actuators:
+    for number, actuator in enumerate(actuators):
+        await all_ready(actuator, f"r{number}")
         await actuator.close()
 
 

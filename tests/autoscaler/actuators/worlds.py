@@ -155,9 +155,11 @@ class ProcessWorld:
         """A directory is all it takes."""
 
     async def close(self) -> None:
-        for pid in self.processes():
-            with suppress(ProcessLookupError):  # it may end by itself just now
-                os.kill(pid, signal.SIGKILL)
+        for _ in range(2):
+            for pid in self.processes():
+                with suppress(ProcessLookupError):  # it may end by itself just now
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0.02)  # one that was just becoming its program had no environment to be known by
 
 
 class FleetWorld:
