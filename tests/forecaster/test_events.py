@@ -46,12 +46,12 @@ def test_an_event_may_have_a_name_with_commas() -> None:
         ("2026-10-25 02:30 Europe/Berlin", "2026-10-25T00:30:00"),
     ],
 )
-def test_i13_an_instant_is_where_its_zone_puts_it(text: str, wanted: str) -> None:
+def test_h16_an_instant_is_where_its_zone_puts_it(text: str, wanted: str) -> None:
     """The last one comes twice: the first is meant."""
     assert instant_s(text) == utc(wanted)
 
 
-def test_i13_an_event_over_the_night_of_the_clocks_lasts_as_long_as_it_says() -> None:
+def test_h16_an_event_over_the_night_of_the_clocks_lasts_as_long_as_it_says() -> None:
     event = event_of("2026-10-24 22:00 Europe/Berlin for 12h, +10 %")
     assert event.end_s == utc("2026-10-25T08:00:00")
 

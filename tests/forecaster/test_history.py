@@ -109,7 +109,7 @@ def test_i10_no_demand_is_zero_and_not_unknown() -> None:
     assert feed.values().tolist() == [0.0, 0.0, 0.0]
 
 
-def test_i13_a_counter_that_falls_neither_counts_twice_nor_below_zero() -> None:
+def test_i05_a_counter_that_falls_neither_counts_twice_nor_below_zero() -> None:
     feed = Feed(History())
     feed.run(90)
     feed.pass_by(10)
@@ -119,7 +119,7 @@ def test_i13_a_counter_that_falls_neither_counts_twice_nor_below_zero() -> None:
     np.testing.assert_allclose(feed.values(), 60.0, err_msg="the ten seconds that nobody knows are scaled over")
 
 
-def test_i13_a_sum_of_which_one_process_left_is_not_taken_for_a_burst() -> None:
+def test_i05_a_sum_of_which_one_process_left_is_not_taken_for_a_burst() -> None:
     feed = Feed(History())
     feed.run(60, every_s=60)
     feed.pass_by(60)
@@ -129,7 +129,7 @@ def test_i13_a_sum_of_which_one_process_left_is_not_taken_for_a_burst() -> None:
     np.testing.assert_allclose(feed.values(), [60.0, math.nan, 60.0])
 
 
-def test_i13_a_clock_that_is_set_forward_leaves_a_gap() -> None:
+def test_h14_a_clock_that_is_set_forward_leaves_a_gap() -> None:
     feed = Feed(History())
     feed.run(120)
     feed.wall_s += 300
@@ -138,7 +138,7 @@ def test_i13_a_clock_that_is_set_forward_leaves_a_gap() -> None:
     np.testing.assert_allclose(feed.values(), [60.0] * 2 + [math.nan] * 5 + [60.0] * 2)
 
 
-def test_i13_a_clock_that_is_set_back_counts_nothing_twice_and_leaves_nothing_in_the_future() -> None:
+def test_h14_a_clock_that_is_set_back_counts_nothing_twice_and_leaves_nothing_in_the_future() -> None:
     feed = Feed(History())
     feed.run(600)
     feed.wall_s -= 300
@@ -151,7 +151,7 @@ def test_i13_a_clock_that_is_set_back_counts_nothing_twice_and_leaves_nothing_in
 
 @pytest.mark.parametrize("after_s", [115, 125])
 @pytest.mark.parametrize("step_s", [-29.0, -5.0, -1.5, 1.5, 29.0])
-def test_i13_a_small_correction_of_the_clock_changes_no_rate(after_s: int, step_s: float) -> None:
+def test_h14_a_small_correction_of_the_clock_changes_no_rate(after_s: int, step_s: float) -> None:
     """Within a minute, and back into the one before."""
     feed = Feed(History())
     feed.run(after_s, every_s=5)
@@ -163,7 +163,7 @@ def test_i13_a_small_correction_of_the_clock_changes_no_rate(after_s: int, step_
     ]
 
 
-def test_i13_a_clock_that_is_wrong_by_a_year_for_a_while_costs_no_history() -> None:
+def test_h14_a_clock_that_is_wrong_by_a_year_for_a_while_costs_no_history() -> None:
     feed = Feed(History(bins_most=100))
     feed.run(60 * 90, every_s=60)
     feed.wall_s += 366 * 86_400
@@ -175,7 +175,7 @@ def test_i13_a_clock_that_is_wrong_by_a_year_for_a_while_costs_no_history() -> N
     assert int(np.isnan(values).sum()) == 2, "the two minutes of the wrong clock"
 
 
-def test_i13_the_hour_that_local_time_repeats_is_two_hours() -> None:
+def test_h16_the_hour_that_local_time_repeats_is_two_hours() -> None:
     """Epoch seconds go on through the night in which Berlin's clocks are set back."""
     feed = Feed(History(), wall_s=datetime(2026, 10, 24, 23, 30, tzinfo=UTC).timestamp())
     feed.run(3 * 3600, every_s=60)
@@ -191,7 +191,7 @@ def test_a_monotonic_clock_that_starts_anew_starts_a_new_count() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -1.0, 1e308])
-def test_i11_a_reading_that_cannot_be_is_refused_and_forgotten(bad: float) -> None:
+def test_i02_a_reading_that_cannot_be_is_refused_and_forgotten(bad: float) -> None:
     feed = Feed(History())
     feed.run(30)
     now = {"wall_s": feed.wall_s + 5, "mono_s": feed.mono_s + 5}
@@ -260,7 +260,7 @@ def test_rows_come_back_in_any_order_and_the_later_of_two_wins() -> None:
         Row(KEY, T0, math.nan, 1.0, 1.0), Row(KEY, T0, 1.0, -1.0, 1.0), Row(KEY, T0, 1.0, 1.0, 1e308),
     ],
 )  # fmt: skip
-def test_rows_that_cannot_be_are_left_out(row: Row) -> None:
+def test_i07_rows_in_the_future_and_others_that_cannot_be_are_left_out(row: Row) -> None:
     history = History()
     assert history.load([row, Row("other", T0, 1.0, 1.0, 1.0)], now_s=T0 + 600) == 1
     assert history.keys() == ("other",)
@@ -311,7 +311,7 @@ event = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(event, max_size=80))
-def test_i15_whatever_happens_the_series_is_sound(events: list[tuple[str, float]]) -> None:
+def test_whatever_happens_the_series_is_sound(events: list[tuple[str, float]]) -> None:
     """Finite or NaN, not negative, on the grid, nothing in the future, and never more than the highest rate read."""
     feed = Feed(History(bins_most=64))
     fastest = 0.0

@@ -58,18 +58,18 @@ def test_times_without_zone_are_of_the_zone_that_was_given() -> None:
     assert found.events[0].start_s == utc("2026-12-24T00:00:00")
 
 
-def test_i13_what_repeats_keeps_its_time_on_the_wall_when_clocks_change() -> None:
+def test_h16_what_repeats_keeps_its_time_on_the_wall_when_clocks_change() -> None:
     text = calendar("DTSTART;TZID=Europe/Berlin:20261019T090000\nDURATION:PT1H\nRRULE:FREQ=WEEKLY;COUNT=3")
     assert starts(text, since="2026-10-01") == ["10-19 07:00", "10-26 08:00", "11-02 08:00"]
 
 
-def test_i13_a_whole_day_has_25_hours_when_clocks_are_set_back() -> None:
+def test_h16_a_whole_day_has_25_hours_when_clocks_are_set_back() -> None:
     text = calendar("DTSTART;VALUE=DATE:20261024\nRRULE:FREQ=DAILY;COUNT=3", top="X-WR-TIMEZONE:Europe/Berlin\n")
     lasts = [(event.end_s - event.start_s) / 3600 for event in known(text, since="2026-10-01").events]
     assert lasts == [24.0, 25.0, 24.0]
 
 
-def test_i13_a_duration_is_exact_when_clocks_are_set_back() -> None:
+def test_h16_a_duration_is_exact_when_clocks_are_set_back() -> None:
     text = calendar("DTSTART;TZID=Europe/Berlin:20261024T220000\nDURATION:PT12H")
     (event,) = known(text, since="2026-10-01").events
     assert event.end_s - event.start_s == 12 * 3600

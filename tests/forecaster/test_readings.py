@@ -106,7 +106,7 @@ def test_rows_out_of_order_are_sorted() -> None:
     assert read(*shuffled).values.tolist() == read(*rows).values.tolist() == list(range(200))
 
 
-def test_i13_an_hour_of_local_time_that_comes_twice_is_two_hours() -> None:
+def test_h16_an_hour_of_local_time_that_comes_twice_is_two_hours() -> None:
     """Berlin, 2026-10-25: 02:00 to 03:00 comes in summer time and again in winter time."""
     first = datetime(2026, 10, 24, 22, tzinfo=UTC)
     rows = []
@@ -121,13 +121,13 @@ def test_i13_an_hour_of_local_time_that_comes_twice_is_two_hours() -> None:
 
 
 @pytest.mark.parametrize("value", ["1e308", "1.7976931348623157e308", "5e-324", "0"])
-def test_the_largest_and_smallest_numbers_are_read(value: str) -> None:
+def test_i02_the_largest_and_smallest_numbers_are_read(value: str) -> None:
     series = read(f"0,{value}", f"60,{value}", f"61,{value}", *(f"{60 * index},1" for index in range(2, 10)))
     assert series.values[0] == float(value)
     assert series.values[1] == pytest.approx(float(value)), "a mean of two that cannot be added up"
 
 
-def test_one_row_and_two_rows_are_a_series() -> None:
+def test_i10_one_row_and_two_rows_are_a_series() -> None:
     assert (len(read("60,3")), read("60,3").step_s) == (1, 60)
     assert (len(read("60,3", "960,4")), read("60,3", "960,4").step_s) == (2, 900)
 
