@@ -288,7 +288,13 @@ class _Connection:
     async def _ready(self) -> ApiClient:
         async with self._making:
             if self._client is None:
-                self._client = ApiClient(await configuration(self._access))
+                client = ApiClient(await configuration(self._access))
+                session = client.rest_client._create_pool_manager()  # noqa: SLF001  as its docstring allows
+                # Otherwise it would send GET and PUT once more by itself when a kept connection turns out to be closed:
+                # past our pace, and a PUT that has been carried out would come back as a conflict with itself.
+                session._retry_connection = False  # noqa: SLF001
+                client.rest_client.pool_manager = session
+                self._client = client
             return self._client
 
 

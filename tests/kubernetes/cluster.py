@@ -86,7 +86,10 @@ class Cluster:
         self.eventually(lambda: all(map(self.node_ready, (f"gpu-{index}" for index in range(len(ZONES))))), "nodes")
 
     def start_api(self, *extra: str) -> None:
-        """Start the API server and wait until it answers; also again, after `kill_api`, on the same port."""
+        """Start the API server and wait until it answers; also again, after `kill_api`, on the same port.
+
+        Call it from the main thread: a child ends with the thread that started it.
+        """
         self._run(
             "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self.etcd_port}", "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1", f"--secure-port={self.port}", "--endpoint-reconciler-type=none",

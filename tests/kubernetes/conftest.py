@@ -12,6 +12,7 @@ from lb.kube import KubeApi
 from tests.kubernetes.cache import missing
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.fault_proxy import FaultProxy
+from tests.kubernetes.workloads import DEPLOYMENTS, deployment, service
 
 if os.environ.get("TIDEGATE_KUBERNETES") != "1":
     collect_ignore_glob = ["test_*.py"]
@@ -54,6 +55,14 @@ def new_namespace(cluster: Cluster) -> Iterator[Callable[[], str]]:
 def namespace(new_namespace: Callable[[], str]) -> str:
     """A namespace for this test alone."""
     return new_namespace()
+
+
+@pytest.fixture
+def started(cluster: Cluster, namespace: str) -> str:
+    """A namespace with a Service `llm` before two pods."""
+    cluster.create(f"/api/v1/namespaces/{namespace}/services", service("llm"))
+    cluster.create(DEPLOYMENTS.format(namespace), deployment("llm", 2))
+    return namespace
 
 
 @pytest.fixture

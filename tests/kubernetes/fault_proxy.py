@@ -57,9 +57,11 @@ class FaultProxy:
         self.answer: Answer | None = None
         self.answers: list[Answer] = []
         """For the next calls, one each, before `answer`."""
+        self.refused: str | None = None
+        """Paths with this end get a 403."""
         self.calls: list[Call] = []
         self.url = ""
-        self._open: set[web.Request] = set()
+        self._open: set[asyncio.Transport] = set()
         self._moving = asyncio.Event()
         self._moving.set()
 
@@ -91,9 +93,12 @@ class FaultProxy:
         else:
             self._moving.set()
         if way is Way.CUT:
-            for request in list(self._open):
-                if request.transport is not None:
-                    request.transport.abort()
+            for transport in list(self._open):
+                transport.abort()
+
+    def forget(self) -> None:
+        """What is open now hangs for ever."""
+        self._moving = asyncio.Event()
 
     def spacing_s(self, first: int = 0) -> list[float]:
         """Seconds between calls, from the call `first` on."""
@@ -103,14 +108,19 @@ class FaultProxy:
         self.calls.append(Call(time.monotonic(), request.method, request.path, dict(request.query)))
         await self._gate(request)
         scripted = self.answers.pop(0) if self.answers else self.answer
+        if self.refused is not None and request.path.endswith(self.refused):
+            scripted = Answer(403)
         if scripted is not None:
             status = {"kind": "Status", "reason": "Scripted", "message": "as the test wants", "code": scripted.status}
             return web.json_response(status, status=scripted.status, headers=scripted.headers)
-        self._open.add(request)
+        transport = request.transport
+        if transport is None:  # the client has gone meanwhile
+            return web.Response(status=502)
+        self._open.add(transport)
         try:
             return await self._forward(request)
         finally:
-            self._open.discard(request)
+            self._open.discard(transport)
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         headers = {key: value for key, value in request.headers.items() if key.lower() not in _DROPPED}

@@ -2,79 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from lb.clock import SYSTEM_CLOCK
-from lb.endpoint import Endpoint
-from lb.kube import Access, KubeApi, PatchKind
-from lb.settings import KubernetesSource
-from lb.sources.kubernetes import KubernetesReplicas
+from lb.kube import KubeApi, PatchKind
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.workloads import deployment, service
-
-APPS = "/apis/apps/v1/namespaces/{}/deployments"
-
-
-class Followed:
-    """A running source and what it has pushed."""
-
-    def __init__(self, source: KubernetesReplicas) -> None:
-        self.source = source
-        self.sets: list[tuple[Endpoint, ...]] = []
-        self._changed = asyncio.Event()
-
-    def push(self, endpoints: Sequence[Endpoint]) -> None:
-        self.sets.append(tuple(endpoints))
-        self._changed.set()
-
-    @property
-    def now(self) -> tuple[Endpoint, ...]:
-        return self.sets[-1] if self.sets else ()
-
-    @property
-    def names(self) -> set[str]:
-        return {endpoint.labels["pod"] for endpoint in self.now}
-
-    async def until(self, holds: Callable[[], object], within_s: float = 10.0) -> float:
-        """Seconds until it holds."""
-        began = time.monotonic()
-        async with asyncio.timeout(within_s):
-            while not holds():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), 0.05)
-                self._changed.clear()
-        return time.monotonic() - began
-
-
-@asynccontextmanager
-async def following(access: Access, namespace: str, **settings: Any) -> AsyncIterator[Followed]:
-    """A source that runs, as the daemon runs it."""
-    wanted = KubernetesSource(namespace=namespace, **settings)
-    followed = Followed(KubernetesReplicas(wanted, Path(), SYSTEM_CLOCK, runtimes=("vllm",), access=access))
-    task = asyncio.create_task(followed.source.run(followed.push))
-    try:
-        yield followed
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-@pytest.fixture
-def started(cluster: Cluster, namespace: str) -> Iterator[str]:
-    """A namespace with a Service `llm` before two pods."""
-    cluster.create(f"/api/v1/namespaces/{namespace}/services", service("llm"))
-    cluster.create(APPS.format(namespace), deployment("llm", 2))
-    return namespace
-
+from tests.kubernetes.following import following
+from tests.kubernetes.workloads import DEPLOYMENTS, deployment, service
 
 BOTH = {"service": "llm", "pods": "app=llm"}
 
@@ -83,9 +16,9 @@ BOTH = {"service": "llm", "pods": "app=llm"}
 async def test_pods_come_and_go(cluster: Cluster, api: KubeApi, started: str, selection: dict[str, str]) -> None:
     async with following(cluster.access(), started, **selection) as followed:
         await followed.until(lambda: len(followed.now) == 2)
-        await api.patch(f"{APPS.format(started)}/llm/scale", {"spec": {"replicas": 5}})
+        await api.patch(f"{DEPLOYMENTS.format(started)}/llm/scale", {"spec": {"replicas": 5}})
         up_s = await followed.until(lambda: len(followed.now) == 5)
-        await api.patch(f"{APPS.format(started)}/llm/scale", {"spec": {"replicas": 1}})
+        await api.patch(f"{DEPLOYMENTS.format(started)}/llm/scale", {"spec": {"replicas": 1}})
         down_s = await followed.until(lambda: len(followed.now) == 1)
     print(f"{selection}: five replicas known after {up_s:.3f} s, one after {down_s:.3f} s")
     assert max(up_s, down_s) < 3.0
@@ -109,7 +42,7 @@ async def test_identity_zone_node_and_port_are_those_of_the_pod(cluster: Cluster
 
 async def test_a_pod_is_listed_once_it_is_ready(cluster: Cluster, api: KubeApi, namespace: str) -> None:
     cluster.create(f"/api/v1/namespaces/{namespace}/services", service("llm"))
-    cluster.create(APPS.format(namespace), deployment("llm", 1, annotations={"test/ready-delay": "1h"}))
+    cluster.create(DEPLOYMENTS.format(namespace), deployment("llm", 1, annotations={"test/ready-delay": "1h"}))
     pods = f"/api/v1/namespaces/{namespace}/pods"
     async with following(cluster.access(), namespace, **BOTH) as followed:
         await followed.until(lambda: followed.sets == [()])
@@ -147,7 +80,7 @@ async def test_annotations_say_what_a_pod_serves_and_change_while_it_runs(
 ) -> None:
     cluster.create(f"/api/v1/namespaces/{namespace}/services", service("llm"))
     told = {"tidegate.dev/models": "llama,llama-lora", "tidegate.dev/runtime": "vllm"}
-    cluster.create(APPS.format(namespace), deployment("llm", 1, annotations=told))
+    cluster.create(DEPLOYMENTS.format(namespace), deployment("llm", 1, annotations=told))
     async with following(cluster.access(), namespace, **BOTH) as followed:
         await followed.until(lambda: len(followed.now) == 1)
         assert all(endpoint.models == ("llama", "llama-lora") for found in followed.sets for endpoint in found)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+DEPLOYMENTS = "/apis/apps/v1/namespaces/{}/deployments"
+
 
 def pod_template(
-    app: str, *, gpus: int = 1, annotations: dict[str, str] | None = None, grace_s: int = 30, **spec: Any
+    app: str,
+    *,
+    gpus: int = 1,
+    annotations: dict[str, str] | None = None,
+    grace_s: int = 30,
+    port: int = 8000,
+    **spec: Any,
 ) -> dict[str, Any]:
-    """Pods labelled `app` that take `gpus` GPUs and listen, so they say, on port 8000 (`http`)."""
+    """Pods labelled `app` that take `gpus` GPUs and listen, so they say, on `port` (`http`)."""
     container: dict[str, Any] = {
         "name": "runtime",
         "image": "runtime:1",
-        "ports": [{"name": "http", "containerPort": 8000}],
+        "ports": [{"name": "http", "containerPort": port}],
     }
     if gpus:
         container["resources"] = {"limits": {"nvidia.com/gpu": str(gpus)}}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -39,10 +38,10 @@ class KubernetesReplicas:
         *,
         runtimes: Collection[str] = (),
         access: Access | None = None,
-        rng: random.Random | None = None,
+        connect: Callable[[Access], KubeApi] | None = None,
     ) -> None:
         """`directory`: of a relative kubeconfig. `runtimes`: names that an annotation may tell. `access`: how the API
-        is reached, if not as the settings say."""
+        is reached, if not as the settings say; `connect` makes the client that reaches it."""
         self.settings = settings
         self.state = SourceState()
         self._access = access or _access(settings, directory)
@@ -54,7 +53,7 @@ class KubernetesReplicas:
         self._namespace = namespace
         self._runtimes = runtimes
         self._clock = clock
-        self._rng = rng or random.Random()
+        self._connect = connect or (lambda access: KubeApi(access, clock=clock))
         self._slices: Sequence[Object] | None = None
         self._pods: Sequence[Object] | None = None
         self._pushed: tuple[Endpoint, ...] | None = None
@@ -62,7 +61,7 @@ class KubernetesReplicas:
         self._reflectors: list[Reflector] = []
 
     async def run(self, push: Push) -> None:
-        api = KubeApi(self._access, clock=self._clock, rng=self._rng)
+        api = self._connect(self._access)
         self._reflectors = [*self._of_service(api, push), *self._of_pods(api, push)]
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -23,6 +23,7 @@ class Script:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b'{"kind": "Status", "reason": "Scripted", "message": "as the test wants"}'
     hang: bool = False
+    cut: bool = False
 
 
 class ApiServer:
@@ -71,6 +72,8 @@ class ApiServer:
         self.bodies.append(await request.read())
         script = self.script.pop(0) if self.script else self.always
         if script is not None:
+            if script.cut and request.transport is not None:
+                request.transport.abort()
             if script.hang:
                 await asyncio.sleep(60)
             return web.Response(status=script.status, headers=script.headers, body=script.body)

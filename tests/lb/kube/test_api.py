@@ -157,6 +157,16 @@ async def test_an_answer_that_is_no_object_is_an_error(api: KubeApi, server: Api
         await api.get(PATH)
 
 
+async def test_a_kept_connection_that_breaks_is_not_tried_again_behind_our_back(
+    api: KubeApi, server: ApiServer
+) -> None:
+    await api.get(PATH)
+    server.script = [Script(cut=True)]
+    with pytest.raises(UnreachableError):
+        await api.replace(f"{PATH}/x", {"a": 1})
+    assert [asked for _, asked, _ in server.calls] == [f"GET {PATH}", f"PUT {PATH}/x"]
+
+
 async def test_nobody_listens(access: Explicit) -> None:
     api = KubeApi(replace(access, url="http://127.0.0.1:1"))
     with pytest.raises(UnreachableError):
