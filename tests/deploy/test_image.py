@@ -32,7 +32,7 @@ def test_every_package_is_copied_and_let_through() -> None:
 def test_it_names_no_registry_and_a_python_that_is_supported() -> None:
     stages = [line.split()[0] for line in instructions("FROM")]
     assert all("/" not in image for image in stages)
-    assert len(set(name.partition("-")[0] for name in stages)) == 1, "what is compiled in one stage runs in the other"
+    assert len({name.partition("-")[0] for name in stages}) == 1, "what is compiled in one stage runs in the other"
     (default,) = [line.partition("=")[2] for line in instructions("ARG") if line.startswith("PYTHON=")]
     supported = [line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if ":: 3." in line]
     assert default in supported

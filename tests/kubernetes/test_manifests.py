@@ -69,8 +69,8 @@ def test_the_server_accepts_every_field(operators: Cluster, manifests: tuple[Man
 
 
 def test_a_field_with_a_typing_error_would_be_seen(operators: Cluster, manifests: tuple[Manifest, ...]) -> None:
-    (daemons,) = [one for one in manifests if one["kind"] == "DaemonSet"]
-    wrong = {**daemons, "spec": {**daemons["spec"], "minReadySecond": 5}}
+    workload = next(one for one in manifests if one["kind"] in ("DaemonSet", "Deployment"))
+    wrong = {**workload, "spec": {**workload["spec"], "minReadySecond": 5}}
     status, answer = apply(operators, wrong, dry_run=True)
     assert status >= 400
     assert "minReadySecond" in str(answer)
@@ -83,37 +83,50 @@ def test_they_can_be_applied_twice_and_the_pods_come_up(operators: Cluster, mani
         for manifest in in_order(manifests):
             status, answer = apply(operators, manifest)
             assert status in (200, 201), (manifest["kind"], manifest["metadata"]["name"], answer)
-    (daemons,) = [one for one in manifests if one["kind"] == "DaemonSet"]
-    on_gpus = "nodeSelector" in daemons["spec"]["template"]["spec"]
-    wanted = {f"gpu-{index}" for index in range(len(ZONES) - on_gpus)}
-
-    def up() -> bool:
-        path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/tidegate-balancer"
-        found = operators.call("GET", path)[1]
-        status, generation = found.get("status", {}), found["metadata"]["generation"]
-        return bool(
-            status.get("observedGeneration") == generation
-            and status.get("numberReady") == status.get("updatedNumberScheduled") == len(wanted)
-            and {pod["spec"].get("nodeName") for pod in pods(operators, "balancer")} == wanted
+    daemons = [one for one in manifests if one["kind"] == "DaemonSet"]
+    (controllers,) = [one for one in manifests if one["kind"] == "Deployment"]
+    for one in daemons:
+        on_gpus = "nodeSelector" in one["spec"]["template"]["spec"]
+        wanted = {f"gpu-{index}" for index in range(len(ZONES) - on_gpus)}
+        operators.eventually(
+            lambda wanted=wanted: _on(operators) == wanted, f"a ready balancer on {sorted(wanted)}", 30
         )
-
-    operators.eventually(up, f"a ready balancer on each of {sorted(wanted)}", 30)
+        assert {pod["spec"]["priority"] for pod in pods(operators, "balancer")} == {1_000_000}
+    number = controllers["spec"]["replicas"]
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/tidegate-controller"
     operators.eventually(
-        lambda: (
-            operators.call("GET", f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/tidegate-controller")[1]
-            .get("status", {})
-            .get("readyReplicas")
-            == 2
-        ),
-        "two ready controllers",
-        30,
+        lambda: operators.call("GET", path)[1].get("status", {}).get("readyReplicas") == number, "ready controllers", 30
     )
-    assert {pod["spec"]["priority"] for pod in pods(operators, "balancer")} == {1_000_000}
-    assert {pod["spec"]["preemptionPolicy"] for pod in pods(operators, "controller")} == {"Never"}
-    assert len({pod["spec"]["nodeName"] for pod in pods(operators, "controller")}) == 2, "one node, one failure"
+    found = pods(operators, "controller")
+    assert {pod["spec"]["preemptionPolicy"] for pod in found} == {"Never" if daemons else "PreemptLowerPriority"}
+    assert len({pod["spec"]["nodeName"] for pod in found}) == number, "one node, one failure"
 
 
-def test_the_service_has_every_balancer_behind_it(operators: Cluster) -> None:
+def _on(cluster: Cluster) -> set[str]:
+    """Nodes with a balancer that is ready."""
+    found = pods(cluster, "balancer")
+    return {
+        pod["spec"].get("nodeName", "")
+        for pod in found
+        if any((one["type"], one["status"]) == ("Ready", "True") for one in pod["status"].get("conditions", ()))
+    }
+
+
+@pytest.fixture
+def in_two_parts(operators: Cluster) -> Cluster:
+    """The cluster with a balancer on each GPU node and two controllers."""
+    _clear(operators)
+    manifests = built(next(path for path in OVERLAYS if path.name == "production"))
+    for manifest in in_order(manifests):
+        status, answer = apply(operators, manifest)
+        assert status in (200, 201), answer
+    wanted = {f"gpu-{index}" for index in range(len(ZONES) - 1)}
+    operators.eventually(lambda: _on(operators) == wanted and len(pods(operators, "controller")) == 2, "both parts", 30)
+    return operators
+
+
+def test_the_service_has_every_balancer_behind_it(in_two_parts: Cluster) -> None:
+    operators = in_two_parts
     path = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
 
     def addresses(service: str) -> set[tuple[str, int]]:
@@ -134,7 +147,8 @@ def test_the_service_has_every_balancer_behind_it(operators: Cluster) -> None:
     assert addresses("tidegate-balancer-admin") == {(host, 9400) for host in hosts}
 
 
-def test_the_budget_lets_one_controller_go_at_a_time(operators: Cluster) -> None:
+def test_the_budget_lets_one_controller_go_at_a_time(in_two_parts: Cluster) -> None:
+    operators = in_two_parts
     path = f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets/tidegate-controller"
     operators.eventually(
         lambda: operators.call("GET", path)[1].get("status", {}).get("disruptionsAllowed") == 1, "a budget of one", 10
