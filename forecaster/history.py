@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from math import isfinite
+from math import ceil, isfinite
 
 import numpy as np
 
@@ -111,14 +111,14 @@ class _Track:
     def drop_from(self, bin_: int) -> None:
         self.used = int(np.searchsorted(self.bins[: self.used], bin_))
 
-    def known(self, end: int) -> tuple[Ints, Floats]:
-        """Bins before `end` of which enough was seen, and their sums (a row a bin), scaled to the whole minute."""
-        count = int(np.searchsorted(self.bins[: self.used], end))
-        covered = self.covered[:count]
+    def known(self, first: int, end: int) -> tuple[Ints, Floats]:
+        """Bins in [first, end) of which enough was seen, and their sums (a row a bin), scaled to the whole minute."""
+        span = slice(*np.searchsorted(self.bins[: self.used], (first, end)).tolist())
+        covered = self.covered[span]
         whole = np.abs(covered - BIN_S) <= _WHOLE_S
         scale = np.where(whole, 1.0, BIN_S / np.maximum(covered, BIN_S / 2))
         enough = covered >= BIN_S / 2
-        return self.bins[:count][enough], (self.sums[:count] * scale[:, None])[enough]
+        return self.bins[span][enough], (self.sums[span] * scale[:, None])[enough]
 
     def put(self, bins: Ints, sums: Floats, most: int) -> None:
         """Replace these bins, whole ones; keep the newest `most`."""
@@ -197,23 +197,21 @@ class History:
         """
         end = int(now_s // BIN_S)
         track = self._tracks.get(key)
-        bins, sums = _NOTHING if track is None else track.known(end)
+        bins, sums = _NOTHING if track is None else track.known(end - self._bins_most, end)
         if not bins.size:
             return Series(end * BIN_S // step_s * step_s, step_s, np.empty(0))
-        first = max(int(bins[0]), end - self._bins_most)
-        start_s = first * BIN_S // step_s * step_s
+        start_s = int(bins[0]) * BIN_S // step_s * step_s
         values = np.full(end - start_s // BIN_S, np.nan)
-        recent = bins >= first
-        values[bins[recent] - start_s // BIN_S] = sums[recent, _COLUMN[quantity]]
+        values[bins - start_s // BIN_S] = sums[:, _COLUMN[quantity]]
         minutes = Series(start_s, BIN_S, values)
         return minutes if step_s == BIN_S else minutes.binned(step_s)
 
     def dump(self, *, now_s: float, since_s: float = 0.0) -> Iterator[Row]:
         """Known minutes that started at `since_s` or later and had ended at `now_s`, to be stored and taken back."""
         for key, track in self._tracks.items():
-            bins, sums = track.known(int(now_s // BIN_S))
-            for at in range(int(np.searchsorted(bins * BIN_S, since_s)), len(bins)):
-                yield Row(key, int(bins[at]) * BIN_S, *map(float, sums[at]))
+            bins, sums = track.known(ceil(since_s / BIN_S), int(now_s // BIN_S))
+            for bin_, (requests, prompt_tokens, output_tokens) in zip(bins.tolist(), sums.tolist(), strict=True):
+                yield Row(key, bin_ * BIN_S, requests, prompt_tokens, output_tokens)
 
     def load(self, rows: Iterable[Row], *, now_s: float) -> int:
         """Take minutes back, in any order; of one that is known already the row wins. How many were taken.
