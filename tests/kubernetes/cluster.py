@@ -33,9 +33,10 @@ _IDENTITIES = {
 
 
 class Cluster:
-    """One control plane with its files in `directory`. `start` it, `kill` it."""
+    """One control plane with its files in `directory` and a node for each of `zones`. `start` it, `kill` it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, zones: tuple[str, ...] = ZONES) -> None:
+        self._zones = zones
         self.directory = directory
         self.port = free_port()
         self.etcd_port = free_port()
@@ -81,9 +82,11 @@ class Cluster:
             lambda: self.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")[0] == 200,
             "the default ServiceAccount",
         )
-        for index, zone in enumerate(ZONES):
+        for index, zone in enumerate(self._zones):
             self.add_node(f"gpu-{index}", zone=zone, address=f"127.1.0.{index + 1}")
-        self.eventually(lambda: all(map(self.node_ready, (f"gpu-{index}" for index in range(len(ZONES))))), "nodes")
+        self.eventually(
+            lambda: all(map(self.node_ready, (f"gpu-{index}" for index in range(len(self._zones))))), "nodes"
+        )
 
     def start_api(self, *extra: str) -> None:
         """Start the API server and wait until it answers; also again, after `kill_api`, on the same port.

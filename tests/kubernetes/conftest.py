@@ -12,6 +12,7 @@ from lb.kube import KubeApi
 from tests.kubernetes.cache import missing
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.fault_proxy import FaultProxy
+from tests.kubernetes.karpenter import start_karpenter
 from tests.kubernetes.workloads import DEPLOYMENTS, deployment, service
 
 if os.environ.get("TIDEGATE_KUBERNETES") != "1":
@@ -32,6 +33,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     started = Cluster(tmp_path_factory.mktemp("cluster"))
     try:
         started.start()
+        yield started
+    finally:
+        started.kill()
+
+
+@pytest.fixture(scope="session")
+def karpenter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Another cluster, without nodes, in which Karpenter makes them; each test creates its NodePool and deletes it."""
+    absent = missing()
+    assert not absent, f"not built: {', '.join(absent)}; python tests/kubernetes/build.py builds them"
+    started = Cluster(tmp_path_factory.mktemp("karpenter"), zones=())
+    try:
+        started.start()
+        start_karpenter(started)
         yield started
     finally:
         started.kill()
