@@ -16,7 +16,8 @@ def known_events(
 ) -> Known:
     """All events that touch [since_s, until_s) (epoch seconds), by start. Relative file names lie in `base`.
 
-    A calendar that cannot be read is a problem and no error, so that what else is known stays known.
+    A calendar of a megabyte takes a second, which the event loop must not wait for. One that cannot be read
+    is a problem and no error, so that what else is known stays known.
     """
     events = [
         event for event in (entry.event() for entry in entries) if event.end_s > since_s and event.start_s < until_s

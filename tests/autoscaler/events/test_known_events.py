@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from autoscaler.known_events import known_events
-from forecaster.event_settings import CalendarSettings, EventFields
-from forecaster.events import Event, instant_s
+from forecaster.event_settings import CalendarSettings, EventFields, EventSettings
+from forecaster.events import Event, event_of, instant_s
 from forecaster.ics import MOST_CHARACTERS, Known
+from lb.decode import Finding, decode
+from lb.settings import Section
+from lb.yaml_document import DocumentError, read_document
 
 SINCE_S = instant_s("2026-12-01 UTC")
 UNTIL_S = instant_s("2027-01-01 UTC")
@@ -84,3 +89,34 @@ def test_a_calendar_that_cannot_be_read_takes_nothing_else_away(
     (problem,) = found.problems
     assert problem.startswith(f"{path}: ")
     assert says in problem
+
+
+class _Events(Section):
+    """A part of a policy with known events."""
+
+    events: tuple[EventSettings, ...] = ()
+    """Known events."""
+
+
+def _no_findings(_: _Events) -> Iterator[Finding]:
+    return iter(())
+
+
+def test_the_example_in_the_readme_is_what_a_policy_takes() -> None:
+    readme = (Path(__file__).parents[3] / "forecaster" / "README.md").read_text()
+    match = re.search(r"```yaml\n(.+?)```", readme, re.DOTALL)
+    assert match is not None
+    events = decode(_Events, read_document("events:\n" + match[1]), _no_findings).events
+    assert [event.event().name for event in events] == ["launch", ""]
+    assert events[0].event() == event_of("2026-12-01 09:00 Europe/Berlin for 3h, +40..120 %, launch")
+
+
+def test_a_policy_names_the_line_and_the_field_of_a_wrong_event() -> None:
+    text = "events:\n  - tomorrow\n  - 2026-12-01 09:00 Mars/Olympus for 3h, +40 %\n  - at: 2026-12-01 UTC\n    demand: x2\n"
+    with pytest.raises(DocumentError) as caught:
+        decode(_Events, read_document(text), _no_findings)
+    told = [problem.text("p.yaml") for problem in caught.value.problems]
+    assert [line.split(" ")[0] for line in told] == ["p.yaml:2:", "p.yaml:3:", "p.yaml:4:"]
+    assert "events[0] = 'tomorrow': is not an event" in told[0]
+    assert "events[1].at: 'Mars/Olympus' is not a time zone" in told[1]
+    assert "events[2].for: is missing" in told[2]
