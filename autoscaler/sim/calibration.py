@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from autoscaler.sim.exact import ExactEngine
-from autoscaler.sim.flow import Flow
+from autoscaler.sim.flow import Flow, draw
 from autoscaler.sim.policy import Reading
 from autoscaler.sim.pool_model import GRID, PoolModel, plain
 from autoscaler.sim.replica_model import ReplicaModel
@@ -45,12 +45,11 @@ class Fixed:
 def most_per_s(model: PoolModel) -> float:
     """Requests a second that a replica with full batches completes, from step times and means."""
     replica = model.replica
-    output = sum(share * one for share, one in zip(model.shares, model.outputs, strict=True))
-    tokens = sum(share * one for share, one in zip(model.shares, model.tokens, strict=True))
+    lengths = model.lengths
+    output = model.output_tokens
     # Requests in proportion to their length are what runs: the batch that fits is the memory over their mean.
-    weights = [share * one / output for share, one in zip(model.shares, model.outputs, strict=True)]
-    held = sum(weight * one for weight, one in zip(weights, model.tokens, strict=True))
-    batch = min(float(replica.max_running), model.kv_room * replica.kv_tokens / max(held, tokens))
+    held = float(np.average(lengths.prompt_tokens + lengths.output_tokens, weights=lengths.output_tokens))
+    batch = min(float(replica.max_running), model.kv_room * replica.kv_tokens / max(held, model.request_tokens))
     step_s = (replica.step_s + replica.step_s_per_running * batch) * replica.slow_factor
     return batch / (output * step_s + replica.prefill_s_per_token * model.prompt_tokens * batch)
 
@@ -81,8 +80,8 @@ def calibrate(
     flow = Flow(base)
     flow.fill(_REPLICAS, float(intensity[0]))
     sums: dict[int, list[float]] = {}
-    for second, came in enumerate(arrivals.tolist()):
-        flow.second(came, _REPLICAS, 0.0)
+    for second, drawn in enumerate(draw(base, arrivals, np.random.default_rng(seed + 1))):
+        flow.second(drawn, _REPLICAS)
         window = sums.setdefault(second // _WINDOW_S, [0.0, 0.0])
         window[0] += flow.fullness
         window[1] += flow.waiting
@@ -127,12 +126,11 @@ def capacity(model: PoolModel, replicas: int, misses: float, *, seed: int = 1) -
 
 def _steady(model: PoolModel, replicas: int, rate: float, seed: int) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
-    came = rng.poisson(rate * replicas, _STEADY_S).tolist()
-    noise = rng.standard_normal(_STEADY_S).tolist()
+    came = rng.poisson(rate * replicas, _STEADY_S)
     flow = Flow(model)
     flow.fill(replicas, rate * replicas)
     late = running = 0.0
-    for count, one in zip(came, noise, strict=True):
-        late += flow.second(count, replicas, one)[0]
+    for drawn in draw(model, came, rng):
+        late += flow.second(drawn, replicas)[0]
         running += flow.total
-    return late / max(sum(came), 1), running / _STEADY_S / replicas
+    return late / max(int(came.sum()), 1), running / _STEADY_S / replicas

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
 import numpy as np
+from numpy.typing import NDArray
 
-from autoscaler.sim.flow import Flow
+from autoscaler.sim.flow import Flow, draw
 from autoscaler.sim.policy import Policy, Reading
 from autoscaler.sim.pool_model import PoolModel
 from autoscaler.sim.roster import Roster, SimReplica
@@ -15,8 +16,8 @@ from autoscaler.sim.score import UNSCORED_S, Score, Tally
 from autoscaler.sim.start_up import Scenario
 from autoscaler.sim.workload import Load
 
-_CHUNK_S = 3600
-"""Noise is drawn an hour at a time, so that memory does not grow with the time that is played."""
+_CHUNK_S = 600
+"""Lengths are drawn for so long at a time (5 MB), so that memory does not grow with the time that is played."""
 _WINDOW_S = 60
 
 
@@ -45,17 +46,17 @@ class FastEngine:
         self.flow.fill(len(self.roster.ready), float(self._load.arrivals[begin : begin + _WINDOW_S].mean()))
         for first in range(begin, end, _CHUNK_S):
             last = min(first + _CHUNK_S, end)
-            self._hour(self._load.arrivals[first:last].tolist(), first - begin)
+            self._chunk(self._load.arrivals[first:last], first - begin)
             if progress is not None:
                 progress(last - first)
         return self._tally.score(self._policy.name, knob, self.roster, float(end - begin))
 
-    def _hour(self, arrivals: list[int], offset: int) -> None:
+    def _chunk(self, arrivals: NDArray[np.int64], offset: int) -> None:
         roster, flow, policy, tally, ring = self.roster, self.flow, self._policy, self._tally, self._ring
-        gauss = self._rng.standard_normal(len(arrivals)).tolist()
+        drawn = draw(self._model, arrivals, self._rng)
         tick_s = int(policy.tick_s)
         drains = self._drains
-        for index, came in enumerate(arrivals):
+        for index, came in enumerate(arrivals.tolist()):
             now = offset + index
             if roster.due_at() <= now:
                 roster.advance(now)
@@ -63,7 +64,7 @@ class FastEngine:
                 self._drained(heappop(drains)[1], now)
             if now % tick_s == 0:
                 policy.tick(self._reading(now), roster)
-            missed, refused, served = flow.second(came, len(roster.ready), gauss[index])
+            missed, refused, served = flow.second(drawn[index], len(roster.ready))
             if self._joining_late:
                 missed = min(float(came), missed + self._joining_late)
                 self._joining_late = 0.0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from typing import NamedTuple
 
-from autoscaler.sim.pool_model import GRID, PoolModel
+import numpy as np
+from numpy.typing import NDArray
+
+from autoscaler.sim.pool_model import BUCKETS, GRID, PoolModel
+from autoscaler.sim.series import Floats
 
 _MOST_PREFILL = 0.9
 """Share of time that prompts can take; the rest are the steps that they ride on."""
@@ -14,29 +18,72 @@ _RATE_STEP = 0.1
 """Weight of a second in smoothed rates: ten seconds, about the time of a short answer."""
 
 
+class Second(NamedTuple):
+    """What arrives in a second."""
+
+    came: int
+    """Requests."""
+    prefill_s: float
+    """Replica time that their prompts take."""
+    ends: Floats
+    """[requests, reserved tokens] by how many buckets of answer tokens they will take."""
+
+
+def draw(model: PoolModel, arrivals: NDArray[np.int64], rng: np.random.Generator) -> list[Second]:
+    """These seconds, with lengths drawn as the exact engine draws them: a few long requests are most of the work."""
+    seconds = len(arrivals)
+    lengths = model.lengths
+    picks = rng.integers(0, len(lengths.output_tokens), int(arrivals.sum()))
+    prompts, outputs = lengths.prompt_tokens[picks], lengths.output_tokens[picks]
+    at = np.repeat(np.arange(seconds), arrivals)
+    prompts_s = prompts * (model.replica.prefill_s_per_token * model.replica.slow_factor)
+    # They arrive in the midst of the second; once their prompt is computed they get their share of the tokens.
+    left = np.maximum(0.0, outputs - model.pace * (0.5 - prompts_s))
+    cells = at * BUCKETS + np.minimum(left / model.bucket_tokens, BUCKETS - 1).astype(np.int64)
+    ends = np.empty((seconds, 2, BUCKETS))
+    ends[:, 0] = np.bincount(cells, minlength=seconds * BUCKETS).reshape(seconds, BUCKETS)
+    ends[:, 1] = np.bincount(cells, prompts + outputs, seconds * BUCKETS).reshape(seconds, BUCKETS)
+    prefill = np.bincount(at, prompts_s, seconds)
+    return [Second(*one) for one in zip(arrivals.tolist(), prefill.tolist(), ends, strict=True)]
+
+
 class Flow:
-    """Requests in a pool. All ready replicas share them equally, which is what least-outstanding comes to."""
+    """Requests in a pool. All ready replicas share them equally, which is what least-outstanding comes to.
+
+    All that run get their tokens at the same pace, so a request ends when the common count of tokens has gone on by the
+    length of its answer. A ring of buckets over that count holds who ends where.
+    """
 
     __slots__ = (
-        "_admit_rate", "_inverse", "_kv", "_late", "_limit", "_mean_tokens", "_model", "_most_wait", "_soon", "_span",
-        "arrival_rate", "fullness", "running", "total", "waiting",
+        "_admit_rate", "_kv", "_late", "_limit", "_line", "_line_s", "_mean_tokens", "_model", "_passed", "_prefill_s",
+        "_reserved", "_ring", "_soon", "_span", "_tokens", "arrival_rate", "fullness", "total", "waiting",
     )  # fmt: skip
 
     def __init__(self, model: PoolModel) -> None:
         self._model = model
         replica = model.replica
         self._kv = model.kv_room * replica.kv_tokens
-        self._mean_tokens = sum(share * tokens for share, tokens in zip(model.shares, model.tokens, strict=True))
-        self._inverse = [1.0 / output for output in model.outputs]
+        self._mean_tokens = model.request_tokens
         self._limit = replica.max_running
         self._late = model.late
         self._soon = model.late_wait_s - _SPREAD * model.spread_s
         self._span = 2.0 * _SPREAD * model.spread_s
-        self.running = [0.0] * len(model.shares)
-        """By class."""
+        self._ring: Floats = np.zeros((2, BUCKETS))
+        """[requests, reserved tokens] of what runs, by the bucket in which it ends."""
+        self._tokens = 0.0
+        """Tokens that a request would have got that runs since the beginning."""
+        self._passed = 0
+        """Whole buckets of them."""
+        self._reserved = 0.0
         self.total = 0.0
-        """Of them."""
+        """Running requests."""
         self.waiting = 0.0
+        self._line: Floats = np.zeros((2, BUCKETS))
+        """Who waits, as in `Second.ends`."""
+        self._line_s = 0.0
+        """Replica time that their prompts take."""
+        self._prefill_s = 0.0
+        """The same of those that run."""
         self.arrival_rate = 0.0
         self._admit_rate = 0.0
         self.fullness = 0.0
@@ -47,63 +94,94 @@ class Flow:
         if not ready:
             return
         model, replica = self._model, self._model.replica
-        step_s = replica.step_s
+        busy = min(_MOST_PREFILL, replica.prefill_s_per_token * model.prompt_tokens * per_s / ready)
         for _ in range(50):
-            busy = min(_MOST_PREFILL, replica.prefill_s_per_token * model.prompt_tokens * per_s / ready)
             step_s = (replica.step_s + replica.step_s_per_running * self.total / ready) / (1.0 - busy)
-            step_s *= replica.slow_factor
-            self.running = [per_s * s * o * step_s for s, o in zip(model.shares, model.outputs, strict=True)]
-            self.total = min(sum(self.running), float(ready * self._limit))
-        scale = self.total / max(sum(self.running), 1e-9)
-        self.running = [one * scale for one in self.running]
+            self.total = min(per_s * model.output_tokens * step_s * replica.slow_factor, float(ready * self._limit))
+        self._put(model.steady * self.total)
         self.arrival_rate = self._admit_rate = per_s
 
-    def second(self, came: int, ready: int, noise: float) -> tuple[float, float, float]:
-        """Let a second pass in which `came` requests arrive. `noise`: a standard normal number for the scatter of
-        completions. Returns requests (late, refused, served); those refused are counted as late too."""
+    def second(self, drawn: Second, ready: int) -> tuple[float, float, float]:
+        """Let a second pass. Returns requests (late, refused, served); those refused are counted as late too."""
+        came = drawn.came
         self.arrival_rate += _RATE_STEP * (came - self.arrival_rate)
         if not ready:
-            self.waiting += came
+            self._queue(drawn)
             refused = max(0.0, self.waiting - self._model.full_s * max(self.arrival_rate, 1.0))
-            self.waiting -= refused
+            self._turn_away(refused)
             return float(came), refused, 0.0
-        served = self._complete(ready, noise)
-        reserved = 0.0
-        for one, tokens in zip(self.running, self._model.tokens, strict=True):
-            reserved += one * tokens
-        room = min((ready * self._kv - reserved) / self._mean_tokens, ready * self._limit - self.total)
-        waiting = self.waiting + came
-        admitted = min(waiting, max(0.0, room))
-        for index, share in enumerate(self._model.shares):
-            self.running[index] += admitted * share
+        served = self._complete(ready)
+        room = min((ready * self._kv - self._reserved) / self._mean_tokens, ready * self._limit - self.total)
+        if not self.waiting and came <= room:
+            admitted = float(came)
+            if came:
+                self._put(drawn.ends)
+                self._prefill_s += drawn.prefill_s
+        else:
+            self._queue(drawn)
+            admitted = min(self.waiting, max(0.0, room))
+            self._admit(admitted)
         self.total += admitted
-        self.waiting = waiting - admitted
         self._admit_rate += _RATE_STEP * (admitted - self._admit_rate)
-        slots = self.total / (ready * self._limit)
-        memory = (reserved + admitted * self._mean_tokens) / (ready * self._model.replica.kv_tokens)
-        self.fullness = max(memory, slots)
+        memory = self._reserved / (ready * self._model.replica.kv_tokens)
+        self.fullness = max(memory, self.total / (ready * self._limit))
         return self._judge(came, ready, served)
 
-    def _complete(self, ready: int, noise: float) -> float:
+    # ------------------------------------------------------------------ who waits
+
+    def _queue(self, drawn: Second) -> None:
+        self.waiting += drawn.came
+        self._line += drawn.ends
+        self._line_s += drawn.prefill_s
+
+    def _admit(self, admitted: float) -> None:
+        """Who waits is mixed: in turn would need a real queue, and sums hardly notice the order."""
+        if admitted <= 0.0:
+            return
+        part = admitted / self.waiting
+        self._put(self._line * part)
+        self._prefill_s += part * self._line_s
+        self._shorten(1.0 - part)
+        self.waiting -= admitted
+
+    def _turn_away(self, refused: float) -> None:
+        if refused > 0.0:
+            self._shorten(1.0 - refused / self.waiting)
+            self.waiting -= refused
+
+    def _shorten(self, keep: float) -> None:
+        self._line *= keep
+        self._line_s *= keep
+
+    # ------------------------------------------------------------------ who runs
+
+    def _put(self, ends: Floats) -> None:
+        at = self._passed % BUCKETS
+        ring = self._ring
+        if at:
+            ring[:, at:] += ends[:, :-at]
+            ring[:, :at] += ends[:, -at:]
+        else:
+            ring += ends
+        self._reserved += float(ends[1].sum())
+
+    def _complete(self, ready: int) -> float:
         """Requests that end in this second."""
         model = self._model
         replica = model.replica
-        busy = min(_MOST_PREFILL, replica.prefill_s_per_token * model.prompt_tokens * self._admit_rate / ready)
-        steps = (1.0 - busy) / (
-            (replica.step_s + replica.step_s_per_running * self.total / ready) * replica.slow_factor
-        )
-        running = self.running
-        ended = 0.0
-        for index, inverse in enumerate(self._inverse):
-            done = running[index] * min(1.0, inverse * steps)
-            running[index] -= done
-            ended += done
-        # The scatter falls on the classes as they end, most of it on the short ones.
-        scatter = sqrt(ended) * noise
-        first = running[0]
-        taken = min(first, max(-first, scatter))
-        running[0] = first - taken
-        served = ended + taken
+        busy = min(_MOST_PREFILL, self._prefill_s / ready)
+        self._prefill_s -= busy * ready
+        step_s = (replica.step_s + replica.step_s_per_running * self.total / ready) * replica.slow_factor
+        self._tokens += (1.0 - busy) / step_s
+        passed = int(self._tokens / model.bucket_tokens)
+        ring = self._ring
+        served = 0.0
+        for bucket in range(self._passed, passed):
+            column = ring[:, bucket % BUCKETS]
+            served += column.item(0)
+            self._reserved -= column.item(1)
+            column[:] = 0.0
+        self._passed = passed
         self.total = max(0.0, self.total - served)
         return served
 
@@ -117,8 +195,10 @@ class Flow:
             # Replicas hold some of those that wait; the balancer turns away who waits for longer than it allows.
             at_replicas = max(0.0, ready * self._limit - self.total)
             refused = min(float(came), max(0.0, self.waiting - at_replicas - pace * self._model.full_s))
-            self.waiting -= refused
+            self._turn_away(refused)
         return max(came * share, refused), refused, served
+
+    # ------------------------------------------------------------------ replicas come and go
 
     def leave(self, ready: int) -> float:
         """One of `ready` replicas leaves with its share of what runs. Returns how many requests that is."""
@@ -126,13 +206,15 @@ class Flow:
             return 0.0
         keep = 1.0 - 1.0 / ready
         gone = self.total / ready
-        self.running = [one * keep for one in self.running]
+        self._ring *= keep
+        self._reserved *= keep
+        self._prefill_s *= keep
         self.total -= gone
         return gone
 
     def come_back(self, requests: float) -> None:
-        """A draining replica is taken back with what still runs on it: long answers, of which most are left."""
-        self.running[-1] += requests
+        """A draining replica is taken back with what still runs on it."""
+        self._put(self._model.steady * requests)
         self.total += requests
 
     def join(self, ready: int) -> float:

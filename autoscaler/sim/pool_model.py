@@ -1,9 +1,8 @@
-"""A pool of replicas as a few flows: what the fast engine steps through, second by second.
+"""A pool of replicas as one: what the fast engine steps through, second by second.
 
-State is the number of running requests by length class, and of those that wait. A replica with b of them makes a step
-in `step + per_running x b` seconds, longer by the share of time that prompts take; a request of class i ends
-after `output_i` steps. Waiting ones are admitted while slots and KV memory have room, as in the exact model. Classes
-are needed because lengths have a heavy tail: most of what runs is long, most of what arrives is short.
+A replica with b running requests makes a step in `step + per_running x b` seconds, longer by the share of time that
+prompts take, and every running request gets a token a step. Waiting ones are admitted while slots and KV memory have
+room, as in the exact model. Lengths are drawn from the same trace as there.
 
 Chance that a request is late although the pool as a whole has room comes from the exact engine, as a function of how
 full the pool is (`autoscaler.sim.calibration`).
@@ -13,8 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,8 +20,8 @@ from autoscaler.sim.replica_model import ReplicaModel
 from autoscaler.sim.series import Floats
 from autoscaler.sim.workload import Lengths
 
-_CUTS = (0.0, 0.5, 0.8, 0.95, 1.0)
-"""Classes by output length: the tail twentieth holds a third of all tokens in reasoning traces and needs its own."""
+BUCKETS = 512
+"""Answers are counted in so many parts of the longest one: ten tokens, or a third of a second, in reasoning traces."""
 GRID = 100
 """`late` is a table over fullness 0..1 in this many steps."""
 
@@ -33,14 +31,18 @@ class PoolModel:
     """One kind of replica under one mix of requests."""
 
     replica: ReplicaModel
+    lengths: Lengths = field(compare=False, repr=False)
+    """Of requests, to draw from."""
     prompt_tokens: float
     """Mean."""
-    shares: tuple[float, ...]
-    """Of arrivals, by class."""
-    outputs: tuple[float, ...]
-    """Mean output tokens by class."""
-    tokens: tuple[float, ...]
-    """Mean prompt and output tokens by class: the KV memory that a request reserves."""
+    output_tokens: float
+    """Mean."""
+    request_tokens: float
+    """Mean of prompt and output: the KV memory that a request reserves."""
+    bucket_tokens: float
+    """Answer tokens in one of `BUCKETS`."""
+    steady: Floats = field(compare=False, repr=False)
+    """[requests, reserved tokens] of one running request in a steady state, by buckets to its end."""
     kv_room: float
     """Share of the KV memory that is filled when requests wait for it; the rest is too small for who is next."""
     late: tuple[float, ...]
@@ -55,22 +57,31 @@ class PoolModel:
     """Longest wait in the balancer; then the request is refused."""
 
     @property
+    def pace(self) -> float:
+        """Answer tokens a second that each request gets on a replica that is half full, prompts and all."""
+        replica = self.replica
+        prompt_s = replica.prefill_s_per_token * self.prompt_tokens / self.output_tokens
+        step_s = replica.step_s + 0.5 * replica.max_running * (replica.step_s_per_running + prompt_s)
+        return 1.0 / (step_s * replica.slow_factor)
+
+    @property
     def prefill_per_s(self) -> float:
         """Prompts a second that an otherwise empty replica computes."""
         return 1.0 / (self.replica.prefill_s_per_token * self.prompt_tokens)
 
 
-def classes(lengths: Lengths) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    """Shares, mean outputs and mean reserved tokens of the length classes."""
-    order = np.argsort(lengths.output_tokens, kind="stable")
-    outputs, prompts = lengths.output_tokens[order], lengths.prompt_tokens[order]
-    bounds = [int(cut * len(order)) for cut in _CUTS]
-    parts = [slice(low, high) for low, high in pairwise(bounds) if high > low]
-    return (
-        tuple((part.stop - part.start) / len(order) for part in parts),
-        tuple(float(outputs[part].mean()) for part in parts),
-        tuple(float((outputs[part] + prompts[part]).mean()) for part in parts),
-    )
+def steady_ends(lengths: Lengths, bucket_tokens: float) -> Floats:
+    """What one running request has left in a steady state: who runs is drawn in proportion to length, and what it has
+    left is uniform in it."""
+    outputs = lengths.output_tokens
+    order = np.argsort(outputs)
+    tokens = (outputs + lengths.prompt_tokens)[order]
+    # Requests that are longer than the middle of a bucket, and the tokens that they reserve.
+    first = np.searchsorted(outputs[order], (np.arange(BUCKETS) + 0.5) * bucket_tokens)
+    beyond = np.append(np.cumsum(tokens[::-1])[::-1], 0)
+    ends: Floats = np.array([len(outputs) - first, beyond[first]], dtype=np.float64)
+    ends /= ends[0].sum()
+    return ends
 
 
 def drain_times(model: ReplicaModel, lengths: Lengths, rng: np.random.Generator) -> tuple[float, ...]:
@@ -86,13 +97,16 @@ def drain_times(model: ReplicaModel, lengths: Lengths, rng: np.random.Generator)
 
 def plain(model: ReplicaModel, lengths: Lengths, *, seed: int = 1) -> PoolModel:
     """A model without what only the exact engine can tell: nobody is late while there is room."""
-    shares, outputs, tokens = classes(lengths)
+    # One more than the longest answer fills: the bucket that is being worked on.
+    bucket_tokens = float(lengths.output_tokens.max()) / (BUCKETS - 2)
     return PoolModel(
         replica=model,
+        lengths=lengths,
         prompt_tokens=float(lengths.prompt_tokens.mean()),
-        shares=shares,
-        outputs=outputs,
-        tokens=tokens,
+        output_tokens=float(lengths.output_tokens.mean()),
+        request_tokens=float((lengths.prompt_tokens + lengths.output_tokens).mean()),
+        bucket_tokens=bucket_tokens,
+        steady=steady_ends(lengths, bucket_tokens),
         kv_room=0.95,
         late=(0.0,) * (GRID + 1),
         late_wait_s=1.6,
