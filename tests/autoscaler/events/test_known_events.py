@@ -112,7 +112,8 @@ def test_the_example_in_the_readme_is_what_a_policy_takes() -> None:
 
 
 def test_a_policy_names_the_line_and_the_field_of_a_wrong_event() -> None:
-    text = "events:\n  - tomorrow\n  - 2026-12-01 09:00 Mars/Olympus for 3h, +40 %\n  - at: 2026-12-01 UTC\n    demand: x2\n"
+    lines = ("- tomorrow", "- 2026-12-01 09:00 Mars/Olympus for 3h, +40 %", "- at: 2026-12-01 UTC", "  demand: x2")
+    text = "events:\n" + "".join(f"  {line}\n" for line in lines)
     with pytest.raises(DocumentError) as caught:
         decode(_Events, read_document(text), _no_findings)
     told = [problem.text("p.yaml") for problem in caught.value.problems]
