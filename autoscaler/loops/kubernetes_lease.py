@@ -12,6 +12,7 @@ from autoscaler.loops.leader import LeaseConflictError, LeaseUnreachableError
 from autoscaler.policy.lease import LeaseSettings
 from lb.clock import SYSTEM_CLOCK
 from lb.kube import Access, ConflictError, KubeApi, KubeError, NotFoundError, Pace
+from lb.kube.pace import RATE_PER_S, SPACING_S
 
 _MANAGER = "tidegate"
 
@@ -29,7 +30,10 @@ class KubernetesLease:
         rng = rng or random.Random()
         self._api = KubeApi(access, rng=rng, deadline_s=settings.call_s)
         # A holder must be back soon after the API is, and nobody else's errors may hold its renewals up.
-        self._api.pace = Pace(rng, spacing_s=min(1.0, settings.retry_s / 2.0), longest_s=settings.fence_s / 4.0)
+        self._api.pace = Pace(
+            rng, rate_per_s=max(RATE_PER_S, 4.0 / settings.retry_s), spacing_s=min(SPACING_S, settings.retry_s / 2.0),
+            longest_s=settings.fence_s / 4.0,
+        )  # fmt: skip
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._acquired: tuple[str, int, str] = ("", -1, "")
         """Holder, term, and when that began."""

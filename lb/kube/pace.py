@@ -66,7 +66,7 @@ class Pace:
             if self._well_since is None:
                 self._well_since = now
             # Counted from the answer: what took long to get there would arrive close to its successor.
-            self._not_before = max(self._not_before, now + SPACING_S)
+            self._not_before = max(self._not_before, now + self._spacing_s)
 
     def failed(self, now: float, *, growing: bool, retry_after_s: float | None = None) -> None:
         """A call failed. `growing`: the server is in trouble, so each failure in a row doubles the wait; otherwise the

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from autoscaler.actuator import ActuatorError, Observation
-from autoscaler.actuators.kubernetes import objects
+from autoscaler.actuators.kubernetes import number, objects
 from autoscaler.actuators.kubernetes.nodes import DAEMON_OWNERS, GroupNode, Step, Use, alive, needed_nodes, plan, use_of
 from autoscaler.actuators.kubernetes.objects import Object
 from autoscaler.actuators.kubernetes.pods import is_active
@@ -87,12 +87,9 @@ class NodeGroup:
             return await self._scale()
 
     async def _write(self, scale: Object, size: int) -> None:
-        meta = {"name": self._settings.name, "resourceVersion": objects.version(scale)}
-        if not self._is_karpenter:
-            meta["namespace"] = self._namespace
-        body = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": meta, "spec": {"replicas": size}}
+        version, name = objects.version(scale), self._settings.name
         try:
-            await self._api.apply(f"{self._path}/scale", body, field_manager=self._manager, force=True)
+            await number.write(self._api, self._path, size, name=name, version=version, manager=self._manager)
         except ConflictError as error:
             raise ActuatorError(f"nodes {self._settings.name} changed meanwhile, decided anew: {error}") from None
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from autoscaler.actuator import ActuatorError
-from autoscaler.actuators.kubernetes import marks, objects
+from autoscaler.actuators.kubernetes import marks, number, objects
 from autoscaler.actuators.kubernetes.objects import Object
 from autoscaler.policy.kubernetes import WorkloadSettings
 from lb.kube import ConflictError, ForbiddenError, KubeApi, KubeError, NotFoundError
@@ -120,18 +120,13 @@ class Workload:
     async def scale(self, view: View, replicas: int) -> View:
         """Write the number that was decided on `view`; ChangedError if anything there is newer by now.
 
-        Returns the view with the new version. Forced, for whoever may not be overruled has been refused before, by a
-        look at this very version.
+        Returns the view with the new version.
         """
         self.must_lead()
-        body = {
-            "apiVersion": "autoscaling/v1",
-            "kind": "Scale",
-            "metadata": {"name": self.settings.name, "namespace": self._namespace, "resourceVersion": view.version},
-            "spec": {"replicas": replicas},
-        }
         try:
-            stored = await self._api.apply(f"{self._path}/scale", body, field_manager=self._manager, force=True)
+            stored = await number.write(
+                self._api, self._path, replicas, name=self.settings.name, version=view.version, manager=self._manager
+            )
         except ConflictError as error:
             raise ChangedError(str(error)) from None
         except KubeError as error:
