@@ -131,7 +131,7 @@ def _kubernetes(sources: tuple[KubernetesSource, ...], at: Loc, runtimes: Iterab
         lambda source: (source.kubeconfig, source.context, source.namespace, source.service, source.pods, source.port),
         at,
         "service",
-        "the same replicas",
+        "this selection",
     )
 
 

@@ -15,6 +15,8 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import ConfigException
 
 from lb.clock import SYSTEM_CLOCK, Clock
 from lb.errors import SettingsError
@@ -38,6 +40,17 @@ BUDGET = "DisruptionBudget"
 """Cause of a refused eviction: an answer about one pod, and no sign of a server in trouble."""
 MOST_EVENT_BYTES = 16 << 20
 """Longest event; etcd takes no object above 1.5 MiB, so a longer one is no event."""
+
+_NO_ANSWER = (
+    aiohttp.ClientError,
+    OSError,
+    ValueError,
+    SettingsError,
+    ApiException,
+    ConfigException,  # a credential plugin of the kubeconfig that failed
+    RuntimeError,  # the session was closed by another call, which met a certificate that is not valid
+)
+"""What a call may end with besides an answer."""
 
 Object = dict[str, Any]
 Query = Mapping[str, str | int | bool]
@@ -250,7 +263,7 @@ class KubeApi:
         except TimeoutError:
             self.pace.failed(self._clock.monotonic(), growing=True)
             raise UnreachableError(f"{method} {path}: no answer within {self._deadline_s} s") from None
-        except (aiohttp.ClientError, OSError, ValueError, SettingsError) as error:
+        except _NO_ANSWER as error:
             self.pace.failed(self._clock.monotonic(), growing=True)
             if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLError):
                 await self._connection.close()  # the authority may have been replaced: its file is read again

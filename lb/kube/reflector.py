@@ -70,6 +70,8 @@ class Reflector:
         self._idle_s = idle_s
         self._watch_s = watch_s
         self._fold = Fold()
+        self._untold = True
+        """Whether `changed` has yet to hear of something: an empty first list, too, and again where it failed."""
 
     async def run(self) -> None:
         """Ends only by cancellation. The API's pace makes the pauses between tries."""
@@ -87,17 +89,22 @@ class Reflector:
                 # (etcd restored from a backup), of which a watch would never tell.
                 self._fold.expire()
                 self._failed(error)
+            except Exception as error:
+                # A mistake of ours or of the client library must not end the process: it has requests to serve.
+                log.exception("a watch of the Kubernetes API failed unexpectedly", extra={"path": self._path})
+                self._fold.expire()
+                self._api.pace.failed(self._clock.monotonic(), growing=True)
+                self._failed(UnavailableError(f"{self._path}: {type(error).__name__}: {error}"))
 
     async def _list(self) -> None:
         listing = await self._api.list_all(self._path, self._query, patient=True)
         if not listing.resource_version:
             raise UnavailableError(f"GET {self._path}: the list has no resourceVersion")
         self.state.lists += 1
-        first, self.state.synced = not self.state.synced, True
-        changed = self._fold.replace(listing.items, listing.resource_version)
+        self.state.synced = True
+        self._untold |= self._fold.replace(listing.items, listing.resource_version)
         self._heard()
-        if changed or first:
-            self._changed(tuple(self._fold.objects.values()))
+        self._tell()
 
     async def _watch(self) -> None:
         version = self._fold.resource_version
@@ -117,17 +124,20 @@ class Reflector:
                 await asyncio.sleep(0)  # a flood of events leaves the request path its turns
 
     def _take(self, batch: list[Event]) -> None:
-        changed = False
         try:
             for event in batch:
-                changed |= self._fold.apply(event.kind, event.object)
+                self._untold |= self._fold.apply(event.kind, event.object)
         except ValueError as error:
             raise UnavailableError(f"watch {self._path}: {error}") from None
         finally:
             self.state.stale_events = self._fold.stale
-            if changed:
-                self._changed(tuple(self._fold.objects.values()))
+            self._tell()
         self._heard()
+
+    def _tell(self) -> None:
+        if self._untold:
+            self._changed(tuple(self._fold.objects.values()))
+            self._untold = False
 
     def _heard(self) -> None:
         if self.state.error is not None:

@@ -156,3 +156,20 @@ async def test_a_watch_that_ends_at_once_again_and_again_is_no_hot_loop(api: Kub
         await eventually(lambda: server.kinds() == ["list", "watch", "list", "watch"])
     assert reflector.state.failures >= 1
     assert all(later[0] - earlier[0] >= 1.0 for earlier, later in pairwise(server.calls[1:]))
+
+
+async def test_a_mistake_of_ours_does_not_end_the_process(api: KubeApi, server: ApiServer) -> None:
+    server.put("a")
+    copy, mistakes = Copy(), [ZeroDivisionError("a mistake")]
+
+    def changed(objects: Sequence[Object]) -> None:
+        if mistakes:
+            raise mistakes.pop()
+        copy(objects)
+
+    reflector = Reflector(api, PATH, changed)
+    async with running(reflector.run()):
+        await eventually(lambda: reflector.state.error is not None)
+        assert "ZeroDivisionError: a mistake" in str(reflector.state.error)
+        await eventually(lambda: copy.names == {"a"})
+    assert server.calls[1][0] - server.calls[0][0] >= 1.0
