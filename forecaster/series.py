@@ -53,7 +53,9 @@ class Series:
         table = self.values[: len(self.values) // width * width].reshape(-1, width)
         known = np.isfinite(table)
         count = known.sum(1)
-        sums = np.nansum(table, 1) / np.maximum(count, 1) * width
+        # Divided first, and capped: the sum of the largest numbers is no number.
+        means = np.where(known, table / np.maximum(count, 1)[:, None], 0.0).sum(1)
+        sums = np.minimum(means, np.finfo(np.float64).max / width) * width
         return Series(self.start_s, step_s, np.where(2 * count >= width, sums, np.nan))
 
     def before(self, instant_s: float) -> Series:

@@ -1,0 +1,110 @@
+"""All horizons of one series, bin by bin: the memory of a forecast that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from forecaster import boost, models
+from forecaster.frame import Frame
+from forecaster.lane import Lane
+from forecaster.series import Floats
+
+_DAY_S = 86_400
+_CALIBRATE_S = 1_800
+"""Quantiles of errors move slowly; half an hour of new ones among ten days changes nothing."""
+_STACK_EVERY, _BOOST_EVERY = 4, 1
+"""Refits a day."""
+_KEEP_DAYS, _SLACK_DAYS = 45, 15
+"""Days of bins that are kept; a month and a half holds six of every weekday. Old ones are dropped that many at a time."""
+_LARGE = 4
+"""Blocks a day or fewer: history that is caught up with, where refits may be rarer."""
+
+
+class Ensemble:
+    """Forecasts of one series at fixed horizons. One writer; deterministic for given input and seed."""
+
+    def __init__(
+        self,
+        step_s: int,
+        lags: Sequence[int],
+        levels: Sequence[float],
+        offset: float,
+        *,
+        start_s: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """`lags`: horizons in bins; `levels`: ascending quantiles; `offset`: see Frame, the mean demand known by now."""
+        self.step_s = step_s
+        self.lags = tuple(lags)
+        self.levels = np.array(levels)
+        day = max(1, round(_DAY_S / step_s))
+        self.frame = Frame(day, offset, round(start_s % _DAY_S / step_s))
+        self.lanes = tuple(Lane(lag, self.levels, day, seed) for lag in self.lags)
+        self._calibrated = self._stacked = self._boosted = 0
+        self._latest = np.zeros((len(self.lags), len(self.levels)))
+
+    @property
+    def latest(self) -> Floats:
+        """Demand expected from the newest bin on: [lag, level]."""
+        return self._latest
+
+    def extend(self, demand: Floats, block: int) -> Floats:
+        """Take in bins (NaN: lost) and forecast from each: demand [origin, lag, level].
+
+        `block` bins at a time share one calibration; what comes out never depends on anything after its origin's block.
+        """
+        block = min(block, self.frame.day)
+        out = [self._advance(demand[low : low + block]) for low in range(0, len(demand), block)]
+        return np.concatenate(out) if out else np.empty((0, len(self.lags), len(self.levels)))
+
+    def _advance(self, demand: Floats) -> Floats:
+        self._refit(len(demand))
+        frame = self.frame
+        low = len(frame)
+        frame.extend(demand)
+        high = len(frame)
+        rules = models.points(frame, self.lags, low, high)
+        situation = boost.situation(frame, low, high)
+        told = [lane.extend(frame, rules[:, j], situation, low, high) for j, lane in enumerate(self.lanes)]
+        out = frame.demand(np.stack(told, 1))
+        self._latest = out[-1]
+        return out
+
+    def _refit(self, block: int) -> None:
+        frame, day = self.frame, self.frame.day
+        count = len(frame)
+        if count < 2:
+            return
+        slow = 4 if block * _LARGE >= day else 1
+        if count - self._boosted >= slow * day // _BOOST_EVERY:
+            self.fit_boost()
+        if count - self._stacked >= slow * day // _STACK_EVERY:
+            self.fit_stack()
+        if count - self._calibrated >= max(1, _CALIBRATE_S // self.step_s) or count < day:
+            self._calibrated = count
+            for lane in self.lanes:
+                lane.calibrate(frame)
+        if count >= (_KEEP_DAYS + _SLACK_DAYS) * day:
+            self._forget(_SLACK_DAYS * day)
+
+    def fit_stack(self) -> None:
+        """Weigh rules and errors anew, now."""
+        self._stacked = len(self.frame)
+        for lane in self.lanes:
+            lane.fit_stack(self.frame)
+
+    def fit_boost(self) -> None:
+        """Grow new trees, now."""
+        self._boosted = len(self.frame)
+        for lane in self.lanes:
+            lane.fit_boost(self.frame)
+
+    def _forget(self, count: int) -> None:
+        self.frame.forget(count)
+        for lane in self.lanes:
+            lane.forget(count)
+        self._calibrated -= count
+        self._stacked -= count
+        self._boosted -= count
