@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from autoscaler.action import Action
@@ -234,10 +235,16 @@ class ControlLoop:
     def _join(self, view: BalancerView, now: float) -> dict[str, Joined]:
         by_id = {one.id: one for one in view.replicas}
         return {
-            pool.name: join(pool, self._seen[pool.name], by_id, now)
+            pool.name: join(pool, self._present(pool.name), by_id, now)
             for pool in self.controller.settings.pools
             if pool.name in self._seen
         }
+
+    def _present(self, pool: str) -> Observation:
+        """The last observation. If the last look failed it is a partial one, on which nothing is lowered, until it is
+        too old to be believed at all."""
+        seen = self._seen[pool]
+        return seen if not self._hands[pool].error else replace(seen, complete=False)
 
     def _demand(self, view: BalancerView, demand: DemandView, now: float) -> dict[str, PoolDemand]:
         pools = self.controller.settings.pools

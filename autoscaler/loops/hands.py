@@ -33,10 +33,20 @@ class Applied:
 
 
 class Hands:
-    """`now`: monotonic seconds."""
+    """`now`: monotonic seconds. `observe_s` and `apply_s` are the deadlines of one call."""
 
-    def __init__(self, pool: str, actuator: Actuator, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        pool: str,
+        actuator: Actuator,
+        now: Callable[[], float],
+        *,
+        observe_s: float = OBSERVE_S,
+        apply_s: float = APPLY_S,
+    ) -> None:
         self.pool = pool
+        self._observe_s = observe_s
+        self._apply_s = apply_s
         self.actuator = actuator
         self.error = ""
         """Why the last look failed; empty: it did not."""
@@ -53,10 +63,10 @@ class Hands:
         """A call has not ended that was given up."""
         return self._stuck is not None and not self._stuck.done()
 
-    async def observe(self, deadline_s: float = OBSERVE_S) -> Observation | None:
+    async def observe(self) -> Observation | None:
         """What is there; None: it could not be seen, and `error` says why."""
         try:
-            seen = await self._call("look", self.actuator.observe(), deadline_s)
+            seen = await self._call("look", self.actuator.observe(), self._observe_s)
         except ActuatorError as error:
             if str(error) != self.error:
                 log.warning("pool %s: its replicas cannot be seen", self.pool, extra={"reason": str(error)})
@@ -88,10 +98,10 @@ class Hands:
         self._again += [one for one in held if isinstance(one, ScaleUp)]
         return [one for one in due if _key(one) not in self._rest]
 
-    async def apply(self, action: Action, deadline_s: float = APPLY_S) -> Applied:
+    async def apply(self, action: Action) -> Applied:
         """Carry out one action, or say why not."""
         try:
-            await self._call(name_of(action), self.actuator.apply(action), deadline_s)
+            await self._call(name_of(action), self.actuator.apply(action), self._apply_s)
         except ActuatorError as error:
             if error.retry_after_s is not None:
                 self._rest[_key(action)] = self._now() + error.retry_after_s
@@ -107,7 +117,7 @@ class Hands:
     async def close(self) -> None:
         """Let go; the replicas stay."""
         try:
-            await self._call("close", self.actuator.close(), OBSERVE_S)
+            await self._call("close", self.actuator.close(), self._observe_s)
         except ActuatorError as error:
             log.warning("pool %s: its actuator does not let go", self.pool, extra={"reason": str(error)})
 
