@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from tests.deploy.kustomize import Manifest, build
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 OVERLAYS = sorted(path.parent for path in (DEPLOY / "kubernetes" / "overlays").glob("*/kustomization.yaml"))
+
+if os.environ.get("TIDEGATE_SYSTEMD") != "1":
+    collect_ignore = ["test_systemd_boot.py"]
 
 
 @cache
