@@ -36,7 +36,7 @@ class Owner:
 
     manager: str
     at_s: float | None
-    """Wall clock; None: unknown."""
+    """Wall clock; None: unknown, as for all that came through the scale subresource (API server 1.36)."""
     by_scale: bool
     """Through the scale subresource."""
 

@@ -173,6 +173,11 @@ class Side:
         if pod is None or not pods.is_active(pod):
             return
         self._must_own()
+        if removal.rolls_out(view.pods):
+            raise ActuatorError(
+                f"{self.workload.what} is in the middle of a rollout; which pods a lower number takes is open, so "
+                f"{objects.name(pod)} waits", retry_after_s=15.0,
+            )  # fmt: skip
         self._ledger.ending.add(uid)
         active = sum(pods.is_active(one) for one in view.pods)
         number = self._number(view, total)
@@ -180,11 +185,6 @@ class Side:
             if active <= view.replicas:
                 await self.workload.evict(pod)  # its place is taken by a start that is wanted
             return  # otherwise the number is low already, and the pod about to be ended
-        if removal.rolls_out(view.pods):
-            raise ActuatorError(
-                f"{self.workload.what} is in the middle of a rollout; which pods a lower number takes is open, so "
-                f"{objects.name(pod)} waits", retry_after_s=15.0,
-            )  # fmt: skip
         if self.workload.settings.by_ordinal:
             self._check_ordinal(view, pod)
         elif not removal.cost_decides(view.pods, self._ledger.ending):
