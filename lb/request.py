@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class SurfaceName(StrEnum):
@@ -73,6 +74,6 @@ class Usage:
     cached_tokens: int | None = None
 
 
-PREFIX_BLOCK_BYTES = 2048
+PREFIX_BLOCK_BYTES: Final = 2048
 """About 512 tokens of English, the block size of the public Mooncake traces: small enough to tell conversations
 apart, large enough that a 400 kB prompt is 200 hashes."""

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from math import erf, log, log2, sqrt
 from operator import mul
+from struct import Struct
 from typing import TypeVar
 
 from lb.settings import CostSettings
@@ -20,10 +21,15 @@ BINS = _PER_OCTAVE * _OCTAVES
 """Up to 2**18 tokens, twice the longest answer that current models give."""
 _EDGES: tuple[float, ...] = tuple(2.0 ** (i / _PER_OCTAVE) for i in range(BINS + 1))
 _MIDDLES = tuple((_EDGES[i] + _EDGES[i + 1]) / 2 for i in range(BINS))
+_BINS = Struct(f"{BINS}d")
+_TAILS = Struct(f"{BINS + 1}d")
+"""Through these an array is filled as bytes, at a tenth of the time that it takes for each number by itself."""
 _MEMORY = 512.0
 """Observations that count: older ones fade with exp(-age/512), so that a change of use shows within an hour."""
 _SHRINK = 12.0
 """A group's parent counts as this many observations of its own."""
+_REFRESH = 64
+"""Answers between two refreshes, at most: an eighth of the memory, so tables never lag noticeably."""
 _LIMIT_PRIOR = 0.05
 """Share of answers that run into their limit, before anything was learned."""
 _SIGMA = 1.3
@@ -87,22 +93,22 @@ class _Group:
 
     def refresh(self, parent: _Group) -> None:
         """Mix own history with the parent's tables, the latter worth `_SHRINK` observations."""
-        self.due = self.count + max(1, min(32, self.count // 8))
+        self.due = self.count + max(1, min(_REFRESH, self.count // 8))
         shrink = _SHRINK * self.increment
         self.limit_ratio = (self.hits + shrink * parent.limit_ratio) / (self.hits + self.mass + shrink)
         norm = 1.0 / (self.mass + shrink)
         self.set_density([(w + shrink * p) * norm for w, p in zip(self.weights, parent.density, strict=True)])
 
     def set_density(self, density: list[float]) -> None:
-        self.density = array("d", density)
-        self.below = array("d", accumulate(density))
+        self.density = array("d", _BINS.pack(*density))
+        self.below = array("d", _BINS.pack(*accumulate(density)))
         tail = [*accumulate(reversed(density), initial=0.0)]
         tail.reverse()
-        self.tail = array("d", tail)
+        self.tail = array("d", _TAILS.pack(*tail))
         tokens = map(mul, reversed(density), reversed(_MIDDLES))
         tail = [*accumulate(tokens, initial=0.0)]
         tail.reverse()
-        self.tail_tokens = array("d", tail)
+        self.tail_tokens = array("d", _TAILS.pack(*tail))
 
     def above(self, tokens: float) -> tuple[float, float]:
         """(probability of a length above `tokens`, sum of probability x length there), lengths uniform in a bin."""

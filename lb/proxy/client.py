@@ -14,7 +14,7 @@ from lb.proxy.head import Head, HeadReader
 from lb.proxy.intake import Plan, admit
 from lb.proxy.kernel import reset, unsent_bytes
 from lb.proxy.local import local_answer
-from lb.proxy.memo import measured
+from lb.proxy.memo import Finder
 from lb.proxy.record import refusal
 from lb.proxy.reply import CONTINUE, own_reply
 from lb.request import SurfaceName
@@ -49,6 +49,7 @@ class ClientConnection(asyncio.Protocol):
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
         self._reader = HeadReader(context.settings.limits, context.watched)
+        self._plans = Finder(context.plans)
         self._state = _State.HEAD
         self._buffer = bytearray()
         self._head: Head | None = None
@@ -184,28 +185,27 @@ class ClientConnection(asyncio.Protocol):
     def _read_head(self, data: bytes, first: bool) -> None:
         if data.startswith(b"\r\n"):
             data = data[2:]  # RFC 9112 2.2: one empty line before a request is ignored
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
+        context, plans = self._context, self._plans
+        plan = plans.find(data)
+        body_at, length = plans.body_at, plans.length
+        if body_at < 0:
             self._reader.check_partial(data)
             self._buffer += data
             if first:  # absolute from the first byte on: a trickle gains nothing
-                self._set_deadline(self._context.settings.timeouts.head_s)
+                self._set_deadline(context.settings.timeouts.head_s)
             return
-        context = self._context
-        key, length = measured(data, end)
-        plan = context.plans.get(key)
         if plan is None:
             self._head = None
-            self._head = self._reader.read(data[: end + 4])
+            self._head = self._reader.read(data[:body_at])
             plan = Plan(context, self._head)
-            context.plans.keep(key, plan)
+            context.plans.keep(plans.key, plan)
         head = self._head = plan.head
         if length < 0:
             length = head.content_length
         self.http11 = head.http11
         self.tunnelling = self.upload_began = False
         info, owner = admit(context, self, plan, length)
-        rest = data[end + 4 :]
+        rest = data[body_at:]
         if plan.local:
             self._answer(head, local_answer(context, head), rest)
             return

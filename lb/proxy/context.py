@@ -32,6 +32,15 @@ _REPLY_HEADS = 2048
 """Reply heads remembered, about 1 kB each; those with a date are new every second."""
 
 
+def _send(transport: asyncio.Transport, data: bytes, more: bytes) -> None:
+    if transport.is_closing():
+        return
+    if more:
+        transport.writelines((data, more))
+    else:
+        transport.write(data)
+
+
 class ProxyContext:
     """Settings, pools and registers; replaced piecewise on reload, so connections read them anew for each request."""
 
@@ -89,23 +98,20 @@ class ProxyContext:
         A send wakes the peer if it sleeps, which costs more than the send; sent together, one wake-up serves many.
         `more` saves joining a long body to its head.
         """
+        if len(data) > _AT_ONCE_BYTES or len(more) > _AT_ONCE_BYTES:
+            self.flush()
+            _send(transport, data, more)  # so that a full send buffer stops the reading that fills it, in this turn
+            return
         if not self._unwritten:
             self.loop.call_soon(self.flush)
         self._unwritten.append((transport, data, more))
-        if len(data) > _AT_ONCE_BYTES or len(more) > _AT_ONCE_BYTES:
-            self.flush()  # so that a full send buffer stops the reading that fills it, in the middle of this turn
 
     def flush(self) -> None:
         """Send now what waits; to be called before a transport is closed."""
         if self._unwritten:
             unwritten, self._unwritten = self._unwritten, []
             for transport, data, more in unwritten:
-                if transport.is_closing():
-                    continue
-                if more:
-                    transport.writelines((data, more))
-                else:
-                    transport.write(data)
+                _send(transport, data, more)
 
     def next_id(self) -> str:
         """A request id that is unique over processes and restarts."""

@@ -162,7 +162,9 @@ class Relay:
 
     def stream(self, ticket: Ticket, body: bytes) -> bool:
         """The short way for what is in the middle of a stream, which is nearly all of it; False: take the other."""
-        if self._held_head or not self._chunked or not self.streaming or _DONE in body or len(body) > _TAIL_BYTES:
+        if self._held_head or not self._chunked or not self.streaming or len(body) > _TAIL_BYTES:
+            return False
+        if body.find(_DONE) >= 0:  # `in` first tries to take its left side for a number, at the price of an exception
             return False
         self._tail.append(body)
         ticket.bytes_out += len(body)

@@ -9,7 +9,6 @@ import httptools
 
 from lb.effects import Outcome
 from lb.proxy.deadlines import NEVER
-from lb.proxy.memo import measured
 
 if TYPE_CHECKING:
     from lb.proxy.pool import ReplicaPool
@@ -190,15 +189,14 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 return
         else:
             self.received_bytes += len(data)
-            end = data.find(b"\r\n\r\n")
-            if 0 < end <= _MEMO_BYTES and not self._no_body:
-                key, length = measured(data, end)
-                if length >= 0:
-                    known = pool.heads.get(key)
-                    if known is not None:
-                        self._known_head(exchange, known, length, data[end + 4 :])
-                    else:
-                        self._parse(exchange, data, key)
+            if not self._no_body:
+                heads = pool.known
+                known = heads.find(data)
+                if known is not None:
+                    self._known_head(exchange, known, heads.length, data[heads.body_at :])
+                    return
+                if heads.length >= 0 and 0 < heads.body_at <= _MEMO_BYTES:
+                    self._parse(exchange, data, heads.key)
                     return
         self._parse(exchange, data, None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
@@ -18,8 +19,9 @@ MODEL_NAME_CHARS = 512
 """Longer model names are cut: no real one comes near, and the name is a key in several tables."""
 BLOB_TEXT_BYTES = 4096
 """Text bytes that an image or a sound counts for: about 1,000 tokens, what current models spend on a megapixel."""
-_WINDOW = 512
-_BLOB_WINDOW = 64
+_WINDOW: Final = 512
+_BLOB_WINDOW: Final = 64
+_SPACE: Final = 32
 _BLOB = re.compile(rb"(?:[A-Za-z0-9+/_-]|\\/){64}")
 _HIGH_BYTES = bytes(range(128, 256))
 _CHOICES_MAX = 1024
@@ -60,7 +62,7 @@ def set_text(info: RequestInfo, *parts: Raw) -> None:
     if size > PREFIX_BLOCK_BYTES:
         data, blobs = without_blobs(data)
         size = len(data)
-    escapes = _estimated(data, size, _count_escapes) if b"\\" in data else 0.0
+    escapes = _estimated(data, size, _count_escapes) if data.find(b"\\") >= 0 else 0.0
     high = 0.0 if data.isascii() else _estimated(data, size, _count_high)
     if escapes:
         size -= int(3.0 * escapes)  # \uXXXX is 6 bytes of JSON and about 3 of UTF-8
@@ -114,10 +116,11 @@ def prefix_hashes(seed: int, data: bytes) -> tuple[int, ...]:
     end = (len(data) - 1) // PREFIX_BLOCK_BYTES * PREFIX_BLOCK_BYTES
     if end <= 0:
         return ()
-    hashes = []
+    hashes: list[int] = []
+    digest = xxh3_64_intdigest
     view = memoryview(data)
     for start in range(0, end, PREFIX_BLOCK_BYTES):
-        seed = xxh3_64_intdigest(view[start : start + PREFIX_BLOCK_BYTES], seed)
+        seed = digest(view[start : start + PREFIX_BLOCK_BYTES], seed)
         hashes.append(seed)
     return tuple(hashes)
 
@@ -133,7 +136,7 @@ def without_blobs(data: bytes) -> tuple[bytes, int]:
     done, at, blobs, size = 0, PREFIX_BLOCK_BYTES, 0, len(data)
     while at + _BLOB_WINDOW <= size:
         window = data[at : at + _BLOB_WINDOW]
-        if b" " in window or _BLOB.match(window) is None:
+        if _SPACE in window or _BLOB.match(window) is None:
             at += PREFIX_BLOCK_BYTES
             continue
         start, end = data.rfind(b'"', done, at) + 1, data.find(b'"', at)

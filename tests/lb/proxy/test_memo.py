@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lb.proxy.memo import NO_LENGTH, Memo, measured
+from lb.proxy.memo import NO_LENGTH, Finder, Memo, measured
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=12)
 VALUE = st.text("abcdefghijklmnopqrstuvwxyz0123456789 :/", max_size=20)
@@ -61,3 +61,45 @@ def test_a_full_memo_forgets_everything_and_never_grows_beyond_its_bound() -> No
         assert len(memo) <= 3
         assert memo.get(b"%d" % number) == number
     assert memo.get(b"0") is None
+
+
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from(["Host", "Content-Length", "content-length", "X-A"]),
+        st.sampled_from(["a", "1", "12", "007", ""]),
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(st.tuples(LINES, st.sampled_from([b"", b"{}", b"\r\n\r\n"]), st.booleans()), max_size=12))
+def test_comparing_with_the_last_head_finds_what_looking_up_finds(
+    arrivals: list[tuple[list[tuple[str, str]], bytes, bool]],
+) -> None:
+    memo: Memo[bytes] = Memo(100)
+    finder = Finder(memo)
+    known: dict[bytes, bytes] = {}
+    for lines, body, reload in arrivals:
+        raw = head(lines) + body
+        if reload:
+            memo.clear()
+            known.clear()
+        key, length = measured(raw, raw.index(b"\r\n\r\n"))
+        found = finder.find(raw)
+        assert (found, finder.length, raw[finder.body_at :]) == (known.get(key), length, body)
+        if found is None:
+            memo.keep(finder.key, key)
+            known[key] = key
+
+
+def test_an_incomplete_head_is_not_found() -> None:
+    raw = head([("Host", "a"), ("Content-Length", "5")])
+    memo: Memo[int] = Memo(3)
+    finder = Finder(memo)
+    assert finder.find(raw) is None
+    memo.keep(finder.key, 1)
+    assert [finder.find(raw) for _ in range(3)] == [1, 1, 1]
+    for end in range(len(raw)):
+        assert finder.find(raw[:end]) is None
+        assert finder.body_at < 0
+    assert finder.find(raw.replace(b": 5", b": " + b"5" * 16)) is None
