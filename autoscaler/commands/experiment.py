@@ -18,6 +18,7 @@ from rich.table import Table
 from autoscaler import series_file
 from autoscaler.policy.pools import PoolSettings
 from autoscaler.sim.calibration import calibrate
+from autoscaler.sim.fast import HOURS_ERROR, MISSES_ERROR
 from autoscaler.sim.lab import EVERYONE, ORACLES, TIDEGATE, Lab, hours_at, lab_for
 from autoscaler.sim.pool_model import PoolModel
 from autoscaler.sim.replica_model import ReplicaModel
@@ -29,7 +30,10 @@ from autoscaler.sim.workload import Lengths, Load, load_of, load_of_trace
 from forecaster.errors import SeriesError
 from forecaster.series import Series
 
-FAST_ERROR = "GPU-hours within 5 %, misses within 1 point of the exact engine over two hours; verdicts: --engine exact"
+FAST_ERROR = (
+    f"GPU-hours within {HOURS_ERROR:.0%} and misses within {100 * MISSES_ERROR:g} points of the exact engine, "
+    "as measured on short runs; for a verdict: --engine exact"
+)
 
 _WIDTH = 130
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,9 @@ _SPREAD = 1.7
 _RATE_STEP = 0.1
 """Weight of a second in smoothed rates: ten seconds, about the time of a short answer."""
 
+_CHUNK_S = 100
+"""Lengths are drawn for so many seconds at a time (1 MB: it stays in the cache)."""
+
 
 class Second(NamedTuple):
     """What arrives in a second."""
@@ -29,8 +33,13 @@ class Second(NamedTuple):
     """[requests, reserved tokens] by how many buckets of answer tokens they will take."""
 
 
-def draw(model: PoolModel, arrivals: NDArray[np.int64], rng: np.random.Generator) -> list[Second]:
+def draw(model: PoolModel, arrivals: NDArray[np.int64], rng: np.random.Generator) -> Iterator[Second]:
     """These seconds, with lengths drawn as the exact engine draws them: a few long requests are most of the work."""
+    for begin in range(0, len(arrivals), _CHUNK_S):
+        yield from _chunk(model, arrivals[begin : begin + _CHUNK_S], rng)
+
+
+def _chunk(model: PoolModel, arrivals: NDArray[np.int64], rng: np.random.Generator) -> Iterator[Second]:
     seconds = len(arrivals)
     lengths = model.lengths
     picks = rng.integers(0, len(lengths.output_tokens), int(arrivals.sum()))
@@ -44,7 +53,7 @@ def draw(model: PoolModel, arrivals: NDArray[np.int64], rng: np.random.Generator
     ends[:, 0] = np.bincount(cells, minlength=seconds * BUCKETS).reshape(seconds, BUCKETS)
     ends[:, 1] = np.bincount(cells, prompts + outputs, seconds * BUCKETS).reshape(seconds, BUCKETS)
     prefill = np.bincount(at, prompts_s, seconds)
-    return [Second(*one) for one in zip(arrivals.tolist(), prefill.tolist(), ends, strict=True)]
+    return map(Second, arrivals.tolist(), prefill.tolist(), ends)
 
 
 class Flow:

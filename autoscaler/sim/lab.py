@@ -50,6 +50,8 @@ class Lab:
     """Tidegate's policy; None: the defaults."""
     outlooks: Mapping[int, Outlook] | None = None
     """What was forecast, by the second of the load at which it was made."""
+    noise: int = 0
+    """Other lengths for the same arrivals and start-up times, in the fast engine."""
 
     def policy(self, name: str, knob: float | None = None) -> Policy:
         """A policy by name. Tidegate without a knob finds its margin itself."""
@@ -70,8 +72,9 @@ class Lab:
     def fast(self, policy: Policy, knob: float = 1.0, progress: Callable[[int], None] | None = None) -> Score:
         """Play with the fast engine."""
         engine = FastEngine(
-            self.load, policy, self.model, self.setting.scenario, seed=self.seed, max_replicas=self.setting.max_replicas
-        )
+            self.load, policy, self.model, self.setting.scenario, seed=self.seed,
+            max_replicas=self.setting.max_replicas, noise=self.noise,
+        )  # fmt: skip
         return engine.play(progress, knob)
 
     def exact(self, policy: Policy, knob: float = 1.0, progress: Callable[[int], None] | None = None) -> Score:

@@ -11,13 +11,13 @@ import pytest
 
 from autoscaler.sim.calibration import Fixed, calibrate, capacity
 from autoscaler.sim.exact import ExactEngine, plant_settings
-from autoscaler.sim.fast import FastEngine
+from autoscaler.sim.fast import HOURS_ERROR, MISSES_ERROR, FastEngine
 from autoscaler.sim.lab import Lab
 from autoscaler.sim.policies import BASELINES
 from autoscaler.sim.policies.setting import Setting
 from autoscaler.sim.pool_model import PoolModel, plain
 from autoscaler.sim.replica_model import ReplicaModel
-from autoscaler.sim.score import UNSCORED_S
+from autoscaler.sim.score import UNSCORED_S, Score
 from autoscaler.sim.series import read_trace
 from autoscaler.sim.start_up import SCENARIOS
 from autoscaler.sim.workload import Lengths, Load
@@ -95,19 +95,29 @@ def hill(setting_per_replica: float) -> Load:
     return Load(np.random.default_rng(11).poisson(intensity), 0, 0.0, intensity, float(intensity.max()))
 
 
-@pytest.mark.parametrize(("name", "knob"), [("hpa", 0.8), ("tidegate", 0.8)])
-def test_the_fast_engine_agrees_with_the_exact_one(lengths: Lengths, model: PoolModel, name: str, knob: float) -> None:
-    per_replica, running = capacity(model, 9, 0.01)
-    scenario = SCENARIOS["node"]
-    load = hill(per_replica)
-    setting = Setting(per_replica, running, 64, 9, 12, scenario, load, 0.01)
-    lab = Lab(model, lengths, load, setting, seed=1)
-    fast = lab.fast(lab.policy(name, knob), knob)
-    exact = lab.exact(lab.policy(name, knob), knob)
-    # Two hours are short; what a week would show (the aim is 2 % and 0.3 points) is not measured yet.
-    assert fast.gpu_hours == pytest.approx(exact.gpu_hours, rel=0.05)
-    assert fast.misses == pytest.approx(exact.misses, abs=0.01)
-    assert fast.killed == exact.killed == 0
+@pytest.mark.parametrize(("name", "knob"), [("hpa", 0.8), ("tidegate", 0.85)])
+def test_the_fast_engine_is_as_near_to_the_exact_one_as_tables_say(
+    lengths: Lengths, model: PoolModel, name: str, knob: float
+) -> None:
+    peak, scenario = 6, SCENARIOS["node"]
+    per_replica, running = capacity(model, peak, 0.01)
+    shape = peak * (0.4 + 0.55 * np.sin(np.linspace(0.0, np.pi, 5400)) ** 2)
+    exact: list[Score] = []
+    fast: list[Score] = []
+    # Bursts of misses are rare: one short run says little, so means over seeds are compared.
+    for seed in (1, 2, 3):
+        intensity = shape * per_replica
+        load = Load(np.random.default_rng(seed).poisson(intensity), 0, 0.0, intensity, float(intensity.max()))
+        lab = Lab(model, lengths, load, Setting(per_replica, running, 64, peak, 8, scenario, load, 0.01), seed=seed)
+        exact.append(lab.exact(lab.policy(name, knob), knob))
+        for again in range(3):
+            lab = replace(lab, noise=again)
+            fast.append(lab.fast(lab.policy(name, knob), knob))
+    hours = np.mean([one.gpu_hours for one in fast]) / np.mean([one.gpu_hours for one in exact]) - 1.0
+    misses = np.mean([one.misses for one in fast]) - np.mean([one.misses for one in exact])
+    assert abs(hours) <= HOURS_ERROR
+    assert abs(misses) <= MISSES_ERROR
+    assert all(one.killed == 0 for one in exact + fast)
 
 
 def test_same_seed_same_run(model: PoolModel) -> None:
