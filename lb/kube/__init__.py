@@ -21,9 +21,11 @@ from lb.kube.errors import (
 )
 from lb.kube.pace import Pace
 from lb.kube.reflector import Reflector, ReflectorState
+from lb.kube.shape import Metadata, Shape, shape_of
 
 __all__ = [
     "Access", "ConflictError", "Event", "Explicit", "ForbiddenError", "GoneError", "InCluster", "InvalidError",
-    "KubeApi", "KubeConfig", "KubeError", "Listing", "NotFoundError", "NotYetError", "Pace", "PatchKind",
-    "Reflector", "ReflectorState", "ThrottledError", "UnauthorizedError", "UnavailableError", "UnreachableError",
+    "KubeApi", "KubeConfig", "KubeError", "Listing", "Metadata", "NotFoundError", "NotYetError", "Pace",
+    "PatchKind", "Reflector", "ReflectorState", "Shape", "ThrottledError", "UnauthorizedError", "UnavailableError",
+    "UnreachableError", "shape_of",
 ]  # fmt: skip

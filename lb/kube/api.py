@@ -29,6 +29,7 @@ from lb.kube.errors import (
     error_from,
 )
 from lb.kube.pace import Pace
+from lb.kube.shape import WHOLE, Decode, Shape
 
 DEADLINE_S = 10.0
 """For one call: the API server itself gives up on ordinary requests after a minute, long after we need an answer."""
@@ -146,13 +147,15 @@ class KubeApi:
         """DELETE; `body` are DeleteOptions, such as preconditions."""
         return await self.call("DELETE", path, None, body)
 
-    async def list_all(self, path: str, query: Query | None = None, *, patient: bool = False) -> Listing:
+    async def list_all(
+        self, path: str, query: Query | None = None, *, patient: bool = False, shape: Shape = WHOLE
+    ) -> Listing:
         """All pages of a collection, or an error: never a part of it."""
         items: list[Object] = []
         more: str | None = None
         while True:
             asked = {**(query or {}), "limit": PAGE} | ({"continue": more} if more else {})
-            page = await self.call("GET", path, asked, patient=patient)
+            page = await self.call("GET", path, asked, patient=patient, decode=shape.page)
             metadata = page.get("metadata")
             found = page.get("items")
             if not isinstance(metadata, dict) or not isinstance(found, list | None):
@@ -172,10 +175,11 @@ class KubeApi:
         *,
         content_type: str = "application/json",
         patient: bool = False,
+        decode: Decode = json.loads,
     ) -> Object:
         """One call. Raises KubeError. `patient`: wait as long as the pace wants, else NotYetError says how long."""
         async with self._asked(method, path, query, body, content_type, patient, self._deadline_s) as response:
-            answer = json.loads(await response.read())
+            answer = decode(await response.read())
         if not isinstance(answer, dict):
             raise UnavailableError(f"{method} {path}: the answer is no object", status=response.status)
         return answer
@@ -189,6 +193,7 @@ class KubeApi:
         idle_s: float,
         watch_s: float = WATCH_S,
         opened: Callable[[], None] = lambda: None,
+        shape: Shape = WHOLE,
     ) -> AsyncGenerator[list[Event], None]:
         """Events after `resource_version`, those that came together in one list, bookmarks among them.
 
@@ -218,7 +223,7 @@ class KubeApi:
                 *lines, rest = (rest + data).split(b"\n")
                 if len(rest) > MOST_EVENT_BYTES:
                     raise UnavailableError(f"watch {path}: an event of more than {MOST_EVENT_BYTES} bytes")
-                batch = [_event(line, path) for line in lines if line.strip()]
+                batch = [_event(line, path, shape.event) for line in lines if line.strip()]
                 events += len(batch)
                 if batch:
                     yield batch
@@ -319,10 +324,10 @@ def _text(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _event(line: bytes, path: str) -> Event:
+def _event(line: bytes, path: str, decode: Decode) -> Event:
     """Raises KubeError for an event that reports one, and UnavailableError for what is no event."""
     try:
-        found = json.loads(line)
+        found = decode(line)
         kind, changed = str(found["type"]), found["object"]
     except (ValueError, KeyError, TypeError):
         raise UnavailableError(f"watch {path}: {line[:80]!r} is no event") from None

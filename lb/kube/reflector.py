@@ -16,6 +16,7 @@ from lb.clock import SYSTEM_CLOCK, Clock
 from lb.kube.api import WATCH_S, Event, KubeApi, Query
 from lb.kube.errors import GoneError, KubeError, UnavailableError
 from lb.kube.fold import Fold, Object
+from lb.kube.shape import WHOLE, Shape
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Reflector:
         changed: Callable[[Sequence[Object]], None],
         *,
         query: Query | None = None,
+        shape: Shape = WHOLE,
         noticed: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM_CLOCK,
         idle_s: float = IDLE_S,
@@ -65,6 +67,7 @@ class Reflector:
         self._path = path
         self._changed = changed
         self._query: Mapping[str, str | int | bool] = query or {}
+        self._shape = shape
         self._noticed = noticed
         self._clock = clock
         self._idle_s = idle_s
@@ -97,7 +100,7 @@ class Reflector:
                 self._failed(UnavailableError(f"{self._path}: {type(error).__name__}: {error}"))
 
     async def _list(self) -> None:
-        listing = await self._api.list_all(self._path, self._query, patient=True)
+        listing = await self._api.list_all(self._path, self._query, patient=True, shape=self._shape)
         if not listing.resource_version:
             raise UnavailableError(f"GET {self._path}: the list has no resourceVersion")
         self.state.lists += 1
@@ -117,6 +120,7 @@ class Reflector:
             idle_s=self._idle_s,
             watch_s=self._watch_s,
             opened=self._heard,
+            shape=self._shape,
         )
         async with aclosing(batches):
             async for batch in batches:

@@ -8,11 +8,12 @@ https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#conditi
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from lb.endpoint import Endpoint
+from lb.kube import Metadata
 from lb.settings import KubernetesSource
 
 SERVICE_LABEL = "kubernetes.io/service-name"
@@ -26,6 +27,39 @@ _MODEL = re.compile(r"[\x21-\x7e]{1,256}\Z")
 _GPU = re.compile(r"(GPU|MIG)-[0-9A-Za-z/-]{1,80}\Z")
 HTTP = "http"
 """Name of the port that counts where there are several and the policy names none."""
+
+
+class _Container(TypedDict, total=False):
+    ports: Any
+
+
+class _PodSpec(TypedDict, total=False):
+    nodeName: Any
+    containers: list[_Container] | None
+
+
+class _PodStatus(TypedDict, total=False):
+    phase: Any
+    podIP: Any
+    conditions: Any
+
+
+class PodFields(TypedDict, total=False):
+    """What is read of a pod."""
+
+    metadata: Metadata
+    spec: _PodSpec
+    status: _PodStatus
+
+
+class SliceFields(TypedDict, total=False):
+    """What is read of an EndpointSlice."""
+
+    metadata: Metadata
+    addressType: Any
+    endpoints: Any
+    ports: Any
+
 
 Object = Mapping[str, Any]
 
@@ -52,93 +86,143 @@ class Reading:
     problems: tuple[str, ...] = ()
 
 
-def read(
-    settings: KubernetesSource,
-    slices: Iterable[Object] | None,
-    pods: Iterable[Object] | None,
-    runtimes: Collection[str],
-) -> Reading:
-    """Replicas in a stable order. With both, slices say who is ready and pods what they are: whose pod has not been
-    seen yet is left out, as its annotations may name its models. `runtimes` are the names that exist."""
-    problems: list[str] = []
-    by_uid = {_text(pod, "metadata", "uid"): pod for pod in pods} if pods is not None else {}
-    if slices is not None:
-        places = _places_of_slices(slices, settings.port, problems)
-    else:
-        places = _places_of_pods(by_uid.values(), settings.port, problems)
-    endpoints: dict[str, Endpoint] = {}
-    for place in sorted(places, key=lambda place: (":" in place.address, place.address, place.port)):
-        pod = by_uid.get(place.uid or "")
-        if pods is not None and place.uid is not None and pod is None:
-            continue
-        if pod is not None and (_leaves(pod) or _annotations(pod).get(DRAINING)):
-            continue
-        told = _Annotations(pod or {}, place.name or place.address, runtimes, problems)
-        endpoint = _endpoint(place, told, settings)
-        endpoints.setdefault(endpoint.id, endpoint)  # dual stack: the IPv4 address came first
-    found = tuple(endpoints.values())
-    if len(found) > settings.max_replicas:
-        problems.append(f"{len(found)} replicas are more than max_replicas, {settings.max_replicas}")
-    return Reading(found[: settings.max_replicas], tuple(dict.fromkeys(problems)))
+class Reader:
+    """Turns objects into replicas. What has not changed since the last time is not looked at again: with a thousand
+    pods one more would otherwise cost tens of milliseconds, in which no request is served.
 
+    Objects must not be changed in place; a change is another object.
+    """
 
-def _places_of_slices(slices: Iterable[Object], wanted: int | str | None, problems: list[str]) -> Iterator[Place]:
-    for one in slices:
-        if one.get("addressType") not in ("IPv4", "IPv6"):
-            continue
-        endpoints = _items(one, "endpoints")
-        if not endpoints:
-            continue
-        named = [(str(port.get("name") or ""), port.get("port")) for port in _items(one, "ports")]
-        port = _choose(named, wanted)
-        if port is None:
-            problems.append(_no_port(f"EndpointSlice {_text(one, 'metadata', 'name')}", wanted))
-            continue
-        for endpoint in endpoints:
-            conditions = _part(endpoint, "conditions")
-            # A condition that is not told counts as true for `ready` and as false for `terminating`: the API says so.
-            if conditions.get("ready") is False or conditions.get("terminating") is True:
+    def __init__(self, settings: KubernetesSource, runtimes: Collection[str]) -> None:
+        """`runtimes`: names that exist."""
+        self._settings = settings
+        self._runtimes = runtimes
+        self._places: dict[int, tuple[Object, _Found]] = {}
+        """By the identity of the slice or pod, which is kept beside it so that the identity stays its own."""
+        self._made: dict[tuple[int, int], _Made] = {}
+        """By the identities of the place and its pod."""
+
+    def read(self, slices: Iterable[Object] | None, pods: Iterable[Object] | None) -> Reading:
+        """Replicas in a stable order. With both, slices say who is ready and pods what they are: whose pod has not been
+        seen yet is left out, as its annotations may name its models."""
+        problems: list[str] = []
+        by_uid = {_text(pod, "metadata", "uid"): pod for pod in pods} if pods is not None else {}
+        if slices is not None:
+            places = self._find(slices, _places_of_slice, problems)
+        else:
+            places = self._find(by_uid.values(), _places_of_pod, problems)
+        before, self._made = self._made, {}
+        endpoints: dict[str, Endpoint] = {}
+        for place in sorted(places, key=lambda place: (":" in place.address, place.address, place.port)):
+            pod = by_uid.get(place.uid or "")
+            if pods is not None and place.uid is not None and pod is None:
                 continue
-            addresses = endpoint.get("addresses")
-            if not isinstance(addresses, list) or not addresses or not isinstance(addresses[0], str):
-                continue
-            target = _part(endpoint, "targetRef")
-            is_pod = target.get("kind") == "Pod"
-            yield Place(
-                address=addresses[0],  # all of them are equal, the API says, and only the first is used
-                port=port,
-                uid=_text(target, "uid") or None if is_pod else None,
-                name=_text(target, "name") or None if is_pod else None,
-                namespace=_text(one, "metadata", "namespace") or None,
-                node=_text(endpoint, "nodeName") or None,
-                zone=_text(endpoint, "zone") or None,
-            )
+            key = (id(place), id(pod))
+            made = self._made[key] = before.get(key) or self._make(place, pod)
+            if made.endpoint is not None:
+                problems += made.problems
+                endpoints.setdefault(made.endpoint.id, made.endpoint)  # dual stack: the IPv4 address came first
+        found, most = tuple(endpoints.values()), self._settings.max_replicas
+        if len(found) > most:
+            problems.append(f"{len(found)} replicas are more than max_replicas, {most}")
+        return Reading(found[:most], tuple(dict.fromkeys(problems)))
+
+    def _make(self, place: Place, pod: Object | None) -> _Made:
+        if pod is not None and _is_taken_out(pod):
+            return _Made(place, pod)
+        told = _Annotations(pod or {}, place.name or place.address, self._runtimes)
+        endpoint = _endpoint(place, told, self._settings)
+        return _Made(place, pod, endpoint, tuple(told.problems))
+
+    def _find(
+        self, objects: Iterable[Object], look: Callable[[Object, int | str | None], _Found], problems: list[str]
+    ) -> list[Place]:
+        before, self._places = self._places, {}
+        places: list[Place] = []
+        for one in objects:
+            known = before.get(id(one))
+            if known is None or known[0] is not one:
+                known = (one, look(one, self._settings.port))
+            self._places[id(one)] = known
+            places += known[1].places
+            problems += known[1].problems
+        return places
 
 
-def _places_of_pods(pods: Iterable[Object], wanted: int | str | None, problems: list[str]) -> Iterator[Place]:
-    for pod in pods:
-        address = _text(pod, "status", "podIP")
-        if not address or _leaves(pod) or not _is_ready(pod):
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a place and its pod add up to. Both are kept, so that their identities stay their own."""
+
+    place: Place
+    pod: Object | None
+    endpoint: Endpoint | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one object says."""
+
+    places: tuple[Place, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def _places_of_slice(one: Object, wanted: int | str | None) -> _Found:
+    endpoints = _items(one, "endpoints")
+    if one.get("addressType") not in ("IPv4", "IPv6") or not endpoints:
+        return _Found()
+    named = [(str(port.get("name") or ""), port.get("port")) for port in _items(one, "ports")]
+    port = _choose(named, wanted)
+    if port is None:
+        return _Found(problems=(_no_port(f"EndpointSlice {_text(one, 'metadata', 'name')}", wanted),))
+    return _Found(tuple(_places_in(endpoints, port, _text(one, "metadata", "namespace") or None)))
+
+
+def _places_in(endpoints: Iterable[Object], port: int, namespace: str | None) -> Iterator[Place]:
+    for endpoint in endpoints:
+        conditions = _part(endpoint, "conditions")
+        # A condition that is not told counts as true for `ready` and as false for `terminating`: the API says so.
+        if conditions.get("ready") is False or conditions.get("terminating") is True:
             continue
-        ports = [
-            (str(port.get("name") or ""), port.get("containerPort"))
-            for container in _items(pod, "spec", "containers")
-            for port in _items(container, "ports")
-            if port.get("protocol", "TCP") == "TCP"
-        ]
-        port = _choose(ports, wanted)
-        if port is None:
-            problems.append(_no_port(f"pod {_text(pod, 'metadata', 'name')}", wanted))
+        addresses = endpoint.get("addresses")
+        if not isinstance(addresses, list) or not addresses or not isinstance(addresses[0], str):
             continue
+        target = _part(endpoint, "targetRef")
+        is_pod = target.get("kind") == "Pod"
         yield Place(
-            address=address,
+            address=addresses[0],  # all of them are equal, the API says, and only the first is used
             port=port,
-            uid=_text(pod, "metadata", "uid") or None,
-            name=_text(pod, "metadata", "name") or None,
-            namespace=_text(pod, "metadata", "namespace") or None,
-            node=_text(pod, "spec", "nodeName") or None,
-            zone=_part(pod, "metadata", "labels").get(ZONE_LABEL),
+            uid=_text(target, "uid") or None if is_pod else None,
+            name=_text(target, "name") or None if is_pod else None,
+            namespace=namespace,
+            node=_text(endpoint, "nodeName") or None,
+            zone=_text(endpoint, "zone") or None,
         )
+
+
+def _places_of_pod(pod: Object, wanted: int | str | None) -> _Found:
+    address = _text(pod, "status", "podIP")
+    if not address or _is_taken_out(pod) or not _is_ready(pod):
+        return _Found()
+    ports = [
+        (str(port.get("name") or ""), port.get("containerPort"))
+        for container in _items(pod, "spec", "containers")
+        for port in _items(container, "ports")
+        if port.get("protocol", "TCP") == "TCP"
+    ]
+    port = _choose(ports, wanted)
+    if port is None:
+        return _Found(problems=(_no_port(f"pod {_text(pod, 'metadata', 'name')}", wanted),))
+    place = Place(
+        address=address,
+        port=port,
+        uid=_text(pod, "metadata", "uid") or None,
+        name=_text(pod, "metadata", "name") or None,
+        namespace=_text(pod, "metadata", "namespace") or None,
+        node=_text(pod, "spec", "nodeName") or None,
+        zone=_text(_part(pod, "metadata", "labels"), ZONE_LABEL) or None,
+    )
+    return _Found((place,))
 
 
 def _choose(ports: list[tuple[str, Any]], wanted: int | str | None) -> int | None:
@@ -181,11 +265,11 @@ def _endpoint(place: Place, told: _Annotations, settings: KubernetesSource) -> E
 class _Annotations:
     """What a pod says about itself. What is nonsense is left aside and told, never fatal: others write it."""
 
-    def __init__(self, pod: Object, name: str, runtimes: Collection[str], problems: list[str]) -> None:
+    def __init__(self, pod: Object, name: str, runtimes: Collection[str]) -> None:
         self._told = _annotations(pod)
         self._name = name
         self._runtimes = runtimes
-        self._problems = problems
+        self.problems: list[str] = []
 
     def models(self) -> tuple[str, ...]:
         return self._names("models", _MODEL, MOST_MODELS)
@@ -222,7 +306,7 @@ class _Annotations:
         return names
 
     def _refuse(self, key: str, what: str) -> None:
-        self._problems.append(f"{self._name}: annotation {PREFIX}{key} {what}")
+        self.problems.append(f"{self._name}: annotation {PREFIX}{key} {what}")
 
 
 def _whole(value: float | None) -> int | None:
@@ -236,10 +320,11 @@ def _is_ready(pod: Object) -> bool:
     )
 
 
-def _leaves(pod: Object) -> bool:
-    """Told to end, or ended."""
-    phase = _text(pod, "status", "phase")
-    return bool(_text(pod, "metadata", "deletionTimestamp")) or phase in ("Succeeded", "Failed")
+def _is_taken_out(pod: Object) -> bool:
+    """Told to end, ended, or drained."""
+    if _text(pod, "metadata", "deletionTimestamp") or _text(pod, "status", "phase") in ("Succeeded", "Failed"):
+        return True
+    return bool(_text(_part(pod, "metadata", "annotations"), DRAINING))
 
 
 def _annotations(pod: Object) -> Mapping[str, str]:

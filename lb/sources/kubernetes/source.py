@@ -13,15 +13,16 @@ from pathlib import Path
 
 from lb.clock import Clock
 from lb.endpoint import Endpoint
-from lb.kube import Access, InCluster, KubeApi, KubeConfig, Reflector
+from lb.kube import Access, InCluster, KubeApi, KubeConfig, Reflector, Shape, shape_of
 from lb.kube.access import own_namespace
 from lb.kube.fold import Object
 from lb.settings import KubernetesSource
 from lb.source import Push, SourceState, unique
-from lb.sources.kubernetes.replicas import SERVICE_LABEL, Reading, read
+from lb.sources.kubernetes.replicas import SERVICE_LABEL, PodFields, Reader, Reading, SliceFields
 
 log = logging.getLogger(__name__)
 
+PODS, SLICES = shape_of(PodFields), shape_of(SliceFields)
 Changed = Callable[[Sequence[Object]], None]
 _SHOWN = 3
 """Problems that are told at a time; more of them look alike."""
@@ -51,7 +52,7 @@ class KubernetesReplicas:
         cluster = f"{settings.context or settings.kubeconfig}/" if settings.kubeconfig else ""
         self.name = f"kubernetes:{cluster}{namespace}/{what}{port}"
         self._namespace = namespace
-        self._runtimes = runtimes
+        self._reader = Reader(settings, runtimes)
         self._clock = clock
         self._connect = connect or (lambda access: KubeApi(access, clock=clock))
         self._slices: Sequence[Object] | None = None
@@ -79,7 +80,7 @@ class KubernetesReplicas:
             self._update(push)
 
         path = f"/apis/discovery.k8s.io/v1/namespaces/{self._namespace}/endpointslices"
-        return [self._reflector(api, path, f"{SERVICE_LABEL}={self.settings.service}", changed)]
+        return [self._reflector(api, path, f"{SERVICE_LABEL}={self.settings.service}", SLICES, changed)]
 
     def _of_pods(self, api: KubeApi, push: Push) -> list[Reflector]:
         if self.settings.pods is None:
@@ -89,14 +90,16 @@ class KubernetesReplicas:
             self._pods = objects
             self._update(push)
 
-        return [self._reflector(api, f"/api/v1/namespaces/{self._namespace}/pods", self.settings.pods, changed)]
+        path = f"/api/v1/namespaces/{self._namespace}/pods"
+        return [self._reflector(api, path, self.settings.pods, PODS, changed)]
 
-    def _reflector(self, api: KubeApi, path: str, selector: str, changed: Changed) -> Reflector:
+    def _reflector(self, api: KubeApi, path: str, selector: str, shape: Shape, changed: Changed) -> Reflector:
         return Reflector(
             api,
             path,
             changed,
             query={"labelSelector": selector},
+            shape=shape,
             noticed=self._noticed,
             clock=self._clock,
             idle_s=self.settings.watch_idle_s,
@@ -106,7 +109,7 @@ class KubernetesReplicas:
         """Push once everything has been seen, and then each difference."""
         if not all(reflector.state.synced for reflector in self._reflectors):
             return
-        reading = read(self.settings, self._slices, self._pods, self._runtimes)
+        reading = self._reader.read(self._slices, self._pods)
         self._tell(reading)
         endpoints = unique(reading.endpoints)
         if endpoints == self._pushed:

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from lb.endpoint import Endpoint
 from lb.runtimes import RUNTIMES
 from lb.settings import KubernetesSource
-from lb.sources.kubernetes.replicas import MOST_MODELS, Reading
-from lb.sources.kubernetes.replicas import read as read_objects
+from lb.sources.kubernetes.replicas import MOST_MODELS, Reader, Reading
 
 SERVICE = KubernetesSource(service="llm")
 PODS = KubernetesSource(pods="app=llm")
@@ -21,7 +20,7 @@ BOTH = KubernetesSource(service="llm", pods="app=llm")
 
 
 def read(settings: KubernetesSource, slices: Any, pods: Any) -> Reading:
-    return read_objects(settings, slices, pods, RUNTIMES)
+    return Reader(settings, RUNTIMES).read(slices, pods)
 
 
 def address(ip: str, uid: str | None = "u1", **more: Any) -> dict[str, Any]:
@@ -270,3 +269,32 @@ def test_a_field_of_the_wrong_type_breaks_nothing(data: st.DataObject) -> None:
     node[key] = data.draw(JSON)
     for settings in (SERVICE, PODS, BOTH):
         read(settings, slices, pods)
+
+
+STATES = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.sampled_from([{}, {"told": {"models": "m"}}, {"told": {"weight": "x"}}, {"told": {"draining": "1"}}]),
+        st.sampled_from([{"ready": True}, {"ready": False}, None]),
+    ),
+    max_size=12,
+)
+
+
+@given(STATES)
+def test_what_is_remembered_from_before_changes_no_result(
+    steps: list[tuple[int, dict[str, Any], dict[str, Any] | None]],
+) -> None:
+    """Against one that reads everything anew each time."""
+    readers = {settings: Reader(settings, RUNTIMES) for settings in (SERVICE, PODS, BOTH)}
+    pods: dict[int, dict[str, Any]] = {}
+    slices: dict[int, dict[str, Any]] = {}
+    for number, more, conditions in steps:
+        pods[number] = pod(f"u{number}", f"10.0.0.{number}", **more)
+        if conditions is None:
+            pods.pop(number)
+        else:
+            slices[number % 2] = endpoint_slice(address(f"10.0.0.{number}", f"u{number}", conditions=conditions))
+        for settings, reader in readers.items():
+            seen = (list(slices.values()) if settings.service else None, list(pods.values()) if settings.pods else None)
+            assert reader.read(*seen) == read(settings, *seen)
