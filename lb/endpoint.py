@@ -26,6 +26,9 @@ class Endpoint:
     tls: bool = False
     tls_name: str | None = None
     """Name that its certificate must carry, where `host` is an address that a name was resolved to."""
+    guarded: bool = False
+    """It was named by somebody who could have a name server say anything: before each connection its addresses are
+    checked by `lb.targets`."""
     base_path: str = ""
     """Prefix put before every request path, without a trailing slash."""
     models: tuple[str, ...] = ()

@@ -7,22 +7,23 @@ import html
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lb.admin.guard import AdminError, json_response
 from lb.admin.openapi import document
-from lb.admin.targets import refuse_addresses, refuse_host
 from lb.endpoint import Endpoint
 from lb.errors import SettingsError
 from lb.metrics import CONTENT_TYPE, LbMetrics, Reload
 from lb.settings import BackendSettings
 from lb.settings.durations import Seconds
 from lb.source import endpoint_of
+from lb.targets import is_allowed, is_name, refuse_addresses, refuse_host
 from lb.wire import node_message
 from nvml.sample import NodeSnapshot
 
@@ -152,9 +153,14 @@ class Handlers:
         settings = await _body(request, BackendSettings)
         try:
             endpoint = endpoint_of(settings)
-        except SettingsError as error:
+            beside = urlsplit(settings.metrics_url).hostname if settings.metrics_url else None
+        except (SettingsError, ValueError) as error:
             raise AdminError(422, "invalid_url", f"url: {error}") from None
-        await self._check_target(endpoint.host)
+        await self._check_target("url", endpoint.host)
+        if beside is not None:
+            await self._check_target("metrics_url", beside)
+        allowed = is_allowed(endpoint.host, self._hooks.allowed_hosts)
+        endpoint = replace(endpoint, guarded=is_name(endpoint.host) and not allowed)
         known = {(other.host, other.port, other.base_path): other for other in self._gateway.endpoints()}
         present = known.get((endpoint.host, endpoint.port, endpoint.base_path))
         if present is not None and present.id not in self._added:
@@ -205,9 +211,7 @@ class Handlers:
         name, at = request.match_info["pool"], request.query.get("at")
         found = await self._hooks.explain_pool(name, None if at is None else _instant(at))
         if found is None:
-            raise AdminError(
-                404, "unknown_pool", "no decision on this pool is known for then; see GET /v1/pools"
-            )
+            raise AdminError(404, "unknown_pool", "no decision on this pool is known for then; see GET /v1/pools")
         return json_response(found)
 
     async def node(self, request: web.Request) -> web.Response:
@@ -252,13 +256,13 @@ class Handlers:
                 return json_response(replica, status)
         raise AdminError(404, "unknown_replica", "the replica is gone")
 
-    async def _check_target(self, host: str) -> None:
+    async def _check_target(self, field: str, host: str) -> None:
         allowed = self._hooks.allowed_hosts
         refusal = refuse_host(host, allowed)
         if refusal is None:
             refusal = refuse_addresses(host, await _resolve(host), allowed)
         if refusal is not None:
-            raise AdminError(422, "forbidden_target", f"url: {refusal}")
+            raise AdminError(422, "forbidden_target", f"{field}: {refusal}")
 
 
 async def _body(request: web.Request, model: type[Body]) -> Body:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from types import TracebackType
 from typing import Self
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from lb.runtime import Answer
+from lb.targets import refuse_addresses
 
 BODY_BYTES = 1 << 20
 """Most that is read of an answer; what follows is not fetched."""
@@ -34,6 +37,29 @@ class OwnStallError(FetchError):
     """The deadline passed while our own event loop stood still: nothing is known of the replica."""
 
 
+class ForbiddenAddressError(OSError):
+    """A name means an address that no replica can have."""
+
+
+class CheckingResolver(AbstractResolver):
+    """Looks names up and refuses those that mean a metadata service."""
+
+    def __init__(self) -> None:
+        self._resolver = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        refusal = refuse_addresses(host, [one["host"] for one in found])
+        if refusal is not None:
+            raise ForbiddenAddressError(refusal)
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
 class ProbeClient:
     """Requests to replicas' own documents.
 
@@ -48,17 +74,23 @@ class ProbeClient:
         self._tls = tls
         self._fresh = fresh
         self._session: aiohttp.ClientSession | None = None
+        self._guarded: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
         """Make ready on the running loop."""
+        self._session = self._new_session()
+        self._guarded = self._new_session(CheckingResolver())
+
+    def _new_session(self, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
+            resolver=resolver,
             limit=_CONNECTIONS,
             force_close=self._fresh,
             keepalive_timeout=None if self._fresh else _KEEP_ALIVE_S,
             ttl_dns_cache=5,
             ssl=self._tls if self._tls is not None else True,
         )
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -80,9 +112,10 @@ class ProbeClient:
 
     async def close(self) -> None:
         """Close every connection; requests in flight end with FetchError."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._session, self._guarded):
+            if session is not None:
+                await session.close()
+        self._session = self._guarded = None
 
     async def fetch(
         self,
@@ -93,19 +126,22 @@ class ProbeClient:
         authorization: str | None = None,
         limit_bytes: int = BODY_BYTES,
         tls_name: str | None = None,
+        guarded: bool = False,
     ) -> Answer:
         """One answer, its body cut at `limit_bytes`. Raises FetchError.
 
-        `tls_name`: what the certificate must be for, where the URL has only an address.
+        `tls_name`: what the certificate must be for, where the URL has only an address. `guarded`: not where the name
+        means an address that no replica can have.
         """
-        if self._session is None:
+        session = self._guarded if guarded else self._session
+        if session is None:
             raise FetchError("the client is closed")
         headers = {"Authorization": authorization} if authorization else None
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with asyncio.timeout(timeout_s):
-                async with self._session.request(
+                async with session.request(
                     method,
                     url,
                     headers=headers,
@@ -143,6 +179,8 @@ async def _read(response: aiohttp.ClientResponse, limit_bytes: int) -> tuple[byt
 def _reason(error: Exception) -> str:
     """Few words, no address: the reader knows which replica it is about."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
+        if isinstance(error.os_error, ForbiddenAddressError):
+            return str(error.os_error)[:200]
         return "its name cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not accepted: {error.certificate_error}"[:200]

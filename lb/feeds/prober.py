@@ -281,4 +281,5 @@ class Prober:
             timeout_s=self.settings.timeout_s,
             authorization=self.authorization,
             tls_name=endpoint.tls_name,
+            guarded=endpoint.guarded,
         )

@@ -130,6 +130,7 @@ class RuntimeScraper:
                 timeout_s=self.settings.timeout_s,
                 authorization=self.authorization if own else None,
                 tls_name=state.endpoint.tls_name if own else None,
+                guarded=state.endpoint.guarded,
             )
         except OwnStallError:
             raise

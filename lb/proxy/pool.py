@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import socket
 import ssl
 from collections.abc import Callable
 
 from lb.effects import Outcome
 from lb.endpoint import Endpoint
 from lb.proxy.deadlines import Deadlines
-from lb.proxy.memo import Memo
+from lb.proxy.memo import Finder, Memo
 from lb.proxy.upstream import Exchange, ReplyHead, UpstreamConnection
 from lb.settings import LimitSettings, TimeoutSettings
+from lb.targets import refuse_addresses
+
+log = logging.getLogger(__name__)
 
 _OUR_FAULT = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 _IDLE_MAX = 512
@@ -38,6 +43,7 @@ class ReplicaPool:
         self.base_path = endpoint.base_path.encode()
         self.host_line = b"Host: %b\r\n" % endpoint.authority.encode()
         self.heads = heads
+        self.known = Finder(heads)
         self.read_buffer = read_buffer
         self.write = write
         self.loop = loop
@@ -79,14 +85,17 @@ class ReplicaPool:
         endpoint = self.endpoint
         context = self._tls() if endpoint.tls else None
         connection = UpstreamConnection(self)
+        host, tls_name = endpoint.host, endpoint.tls_name
         try:
             async with asyncio.timeout(self.timeouts.connect_s):
+                if endpoint.guarded:
+                    host, tls_name = await self._checked_address(), tls_name or host
                 await self.loop.create_connection(
                     lambda: connection,
-                    endpoint.host,
+                    host,
                     endpoint.port,
                     ssl=context,
-                    server_hostname=endpoint.tls_name if endpoint.tls else None,
+                    server_hostname=tls_name if endpoint.tls else None,
                 )
         except TimeoutError:
             exchange.connect_failed(Outcome.CONNECT_TIMEOUT)
@@ -96,6 +105,18 @@ class ReplicaPool:
             exchange.connect_failed(Outcome.ABORTED if ours else Outcome.CONNECT_FAILED)
             return
         exchange.connected(connection)
+
+    async def _checked_address(self) -> str:
+        """What the replica's name means now. The very address that was checked is connected to: a name that is looked
+        up again may mean another. Raises OSError if no replica can be there."""
+        endpoint = self.endpoint
+        found = await self.loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        addresses = [str(sockaddr[0]) for *_, sockaddr in found]
+        refusal = refuse_addresses(endpoint.host, addresses)
+        if refusal is not None:
+            log.warning("not connecting to replica %s: %s", endpoint.id, refusal)
+            raise OSError(refusal)
+        return addresses[0]
 
     def close(self) -> None:
         """Close what is idle; connections in use end with their request."""

@@ -109,9 +109,18 @@ async def test_l10_other_spellings_of_an_address_do_not_help(admin: Admin, host:
     assert (status, answer["error"]["code"]) == (422, "forbidden_target")
 
 
-async def test_l10_an_allowed_host_is_let_through(make_admin: MakeAdmin) -> None:
-    admin = await make_admin(allowed_hosts=("169.254.7.7",))
-    assert (await admin.call("POST", "/v1/replicas", {"url": "http://169.254.7.7:8000"}))[0] == 201
+async def test_l10_an_allowed_host_is_let_through_and_not_checked_again(make_admin: MakeAdmin) -> None:
+    admin = await make_admin(allowed_hosts=("169.254.7.7", "ip6-localhost"))
+    for host in ("169.254.7.7", "10.0.0.9", "localhost", "ip6-localhost"):
+        assert (await admin.call("POST", "/v1/replicas", {"url": f"http://{host}:8000"}))[0] == 201
+    assert [endpoint.host for endpoint in admin.gateway.endpoints() if endpoint.guarded] == ["localhost"]
+
+
+async def test_l10_metrics_are_not_read_from_a_metadata_service(admin: Admin) -> None:
+    body = {"url": "http://10.0.0.9:8000", "metrics_url": "http://169.254.169.254/metrics"}
+    status, answer = await admin.call("POST", "/v1/replicas", body)
+    assert (status, answer["error"]["code"]) == (422, "forbidden_target")
+    assert answer["error"]["message"].startswith("metrics_url: ")
 
 
 async def test_a_decision_is_explained(admin: Admin) -> None:

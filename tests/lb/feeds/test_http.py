@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -218,3 +219,24 @@ async def test_a_certificate_is_checked_against_the_name_that_the_replica_must_h
                     await client.fetch(url, timeout_s=5.0, tls_name=name)
     finally:
         await runner.cleanup()
+
+
+async def test_l10_a_guarded_name_is_asked_only_where_a_replica_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = "127.0.0.1"
+
+    def look_up(host: str, port: int, *rest: object, **named: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    replica = FakeReplica({"/health": "fine"})
+    await replica.start()
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    url = f"http://gpu-7.example:{replica.port}/health"
+    try:
+        async with ProbeClient(fresh=True) as client:
+            assert (await client.fetch(url, timeout_s=2.0, guarded=True)).body == b"fine"
+        address = "169.254.169.254"
+        async with ProbeClient(fresh=True) as client:
+            with pytest.raises(FetchError, match=r"'gpu-7\.example' resolves to 169\.254\.169\.254"):
+                await client.fetch(url, timeout_s=2.0, guarded=True)
+    finally:
+        await replica.stop()

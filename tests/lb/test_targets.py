@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from lb.admin.targets import refuse_address, refuse_addresses, refuse_host
+from lb.targets import refuse_address, refuse_addresses, refuse_host
 
 
 @pytest.mark.parametrize(

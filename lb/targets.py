@@ -1,5 +1,8 @@
 """Which addresses a replica may have when it is added over the API: none that answer with a machine's credentials.
 
+They are checked when it is added and, as names can be made to mean something else a moment later, before each
+connection (`Endpoint.guarded`).
+
 Loopback and private networks are where replicas live, so they are allowed. Refused are link-local addresses, where
 every cloud has its metadata service, the known metadata addresses outside that range, and addresses that are no host's.
 """
@@ -30,10 +33,20 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
+def is_name(host: str) -> bool:
+    """Whether this is looked up; what it leads to can change, an address cannot."""
+    return _literal(host) is None
+
+
+def is_allowed(host: str, allowed: Iterable[str]) -> bool:
+    """Whether this host is let through whatever it is."""
+    return host.lower().rstrip(".") in {entry.lower().rstrip(".") for entry in allowed}
+
+
 def refuse_host(host: str, allowed: Iterable[str] = ()) -> str | None:
     """Why a replica must not have this host name or literal address; None: it may. `allowed`: hosts let through."""
     name = host.lower().rstrip(".")
-    if name in {entry.lower().rstrip(".") for entry in allowed}:
+    if is_allowed(host, allowed):
         return None
     if name in METADATA_NAMES or name.endswith(".metadata.google.internal"):
         return f"{host!r} is a metadata or control service, not a replica"
@@ -43,7 +56,7 @@ def refuse_host(host: str, allowed: Iterable[str] = ()) -> str | None:
 
 def refuse_addresses(host: str, addresses: Sequence[str], allowed: Iterable[str] = ()) -> str | None:
     """The same for what the host resolves to: one bad address spoils the name."""
-    if host.lower().rstrip(".") in {entry.lower().rstrip(".") for entry in allowed}:
+    if is_allowed(host, allowed):
         return None
     for text in addresses:
         address = _literal(text)
