@@ -205,11 +205,14 @@ class ControlLoop:
         now, wall = self._clock.monotonic(), self._clock.wall()
         view, demand = self._gateway.balancer.view(now), self._gateway.balancer.demand(now)
         joined = self._join(view, now)
+        await asyncio.sleep(0)
         wanted = self._demand(view, demand, now)
         outlooks = dict(self._outlooks())
         fleets = {name: one.fleet for name, one in joined.items()}
         tick = self.controller.tick(fleets, wanted, outlooks, now=now, wall=wall)
         self._metrics.decided(self._clock.monotonic() - now)
+        # Fifty pools take tens of milliseconds; requests are relayed in between.
+        await asyncio.sleep(0)
         applied = await self._act(tick, joined)
         self._tell(tick, joined, applied, outlooks, wall)
         if now - self._saved_at >= SAVE_EVERY_S:
@@ -228,7 +231,7 @@ class ControlLoop:
             self._acting.returned(name, seen.fleet())
             known = self._places.get(name, ())
             places = endpoints(seen, known)
-            if places or known:
+            if places != known:
                 self._places[name] = places
                 self._gateway.set_source(source_of(name), places)
 
