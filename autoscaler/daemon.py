@@ -161,6 +161,7 @@ class Daemon:
             reload=self.reload if self._loaded is not None else None,
             details=self._details,
             gpus=self._gpus.snapshot,
+            feeds=self._feeds,
             pools=self._scaling.pools,
             explain_pool=self._scaling.explain,
         )

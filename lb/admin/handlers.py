@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lb.admin.feeds import Feeds, feeds_message
 from lb.admin.guard import AdminError, json_response
 from lb.admin.openapi import document
 from lb.endpoint import Endpoint
@@ -38,8 +39,8 @@ MAX_ADDED = 1000
 """Replicas added over the API; more than anybody adds by hand."""
 RESOLVE_S = 5.0
 _SHOWN = (
-    "/v1/status", "/v1/replicas", "/v1/demand", "/v1/pools", "/v1/node", "/metrics", "/healthz", "/readyz",
-    "/openapi.json",
+    "/v1/status", "/v1/replicas", "/v1/demand", "/v1/feeds", "/v1/pools", "/v1/node", "/metrics", "/healthz",
+    "/readyz", "/openapi.json",
 )  # fmt: skip
 """Links of the page for people."""
 
@@ -65,6 +66,8 @@ class AdminHooks:
     """Replica hosts let through although they look like a metadata service."""
     gpus: Callable[[], NodeSnapshot | None] = lambda: None
     """This node's GPUs as they may be believed now; None: they are not read."""
+    feeds: Feeds | None = None
+    """Probes and readings of replicas; None: there are none."""
     pools: Callable[[], Sequence[Mapping[str, object]]] = tuple
     """Every scaled pool with its last decision."""
     explain_pool: Callable[[str, float | None], Awaitable[Mapping[str, object] | None]] = _no_pool
@@ -105,6 +108,7 @@ class Handlers:
             web.post("/v1/replicas/{id}/undrain", self.undrain),
             web.get("/v1/explain/{request_id}", self.explain),
             web.get("/v1/demand", self.demand),
+            web.get("/v1/feeds", self.feeds),
             web.get("/v1/pools", self.pools),
             web.get("/v1/pools/{pool}", self.pool),
             web.get("/v1/node", self.node),
@@ -203,6 +207,10 @@ class Handlers:
 
     async def demand(self, request: web.Request) -> web.Response:
         return json_response(self._gateway.balancer.demand(self._gateway.now()))
+
+    async def feeds(self, request: web.Request) -> web.Response:
+        replicas = self._gateway.balancer.view(self._gateway.now()).replicas
+        return json_response(feeds_message(self._hooks.feeds, (replica.id for replica in replicas)))
 
     async def pools(self, request: web.Request) -> web.Response:
         return json_response({"pools": list(self._hooks.pools())})

@@ -8,6 +8,7 @@ import msgspec
 
 from lb.explain import Explanation
 from lb.metrics import Reload
+from lb.runtime import Conformance
 from lb.settings import BackendSettings
 from lb.views import BalancerView, DemandView, ReplicaView
 from lb.wire import Share
@@ -53,6 +54,31 @@ _POOLS: JSON = {
     "type": "object",
     "required": ["pools"],
     "properties": {"pools": {"type": "array", "items": {"$ref": "#/components/schemas/PoolDecision"}}},
+}
+_COUNTS: JSON = {"type": "object", "additionalProperties": {"type": "integer"}}
+_FEEDS: JSON = {
+    "type": "object",
+    "required": ["probes", "readings", "failed", "dropped", "missing", "replicas"],
+    "properties": {
+        "probes": {**_COUNTS, "description": "Since the start, by outcome."},
+        "readings": {"type": "integer", "description": "Of load, since the start."},
+        "failed": {**_COUNTS, "description": "Readings that brought nothing, by runtime."},
+        "dropped": {
+            "type": "array",
+            "description": "Numbers that could not be right.",
+            "items": {"type": "object", "required": ["runtime", "field", "count"]},
+        },
+        "missing": {
+            "type": "array",
+            "description": "Readings in which a metric was not there.",
+            "items": {"type": "object", "required": ["runtime", "metric", "count"]},
+        },
+        "replicas": {
+            "type": "object",
+            "description": "What each replica turned out to tell; null before it was recognised.",
+            "additionalProperties": {"oneOf": [{"$ref": "#/components/schemas/Conformance"}, {"type": "null"}]},
+        },
+    },
 }
 _OBJECT: JSON = {"type": "object"}
 _ERROR: JSON = {
@@ -118,14 +144,14 @@ def _as_sent(components: JSON) -> None:
 
 def document(version: str) -> JSON:
     """The whole document. Numbers that are not finite (a backlog without a replica) are null in answers."""
-    records = (ReplicaView, BalancerView, DemandView, Explanation, Reload, Share, NodeSnapshot)
+    records = (ReplicaView, BalancerView, DemandView, Explanation, Reload, Share, NodeSnapshot, Conformance)
     (*_, components) = msgspec.json.schema_components(records, ref_template="#/components/schemas/{name}")
     components = msgspec.json.decode(msgspec.json.encode(components))  # defaults that are tuples become lists
     backend = BackendSettings.model_json_schema(ref_template="#/components/schemas/{model}")
     components |= backend.pop("$defs", {})
     _as_sent(components)
     schemas = {**components, "Error": _ERROR, "Drain": _DRAIN, "Status": _STATUS, "Backend": backend,
-               "Pools": _POOLS, "PoolDecision": _POOL_DECISION}  # fmt: skip
+               "Pools": _POOLS, "PoolDecision": _POOL_DECISION, "Feeds": _FEEDS}  # fmt: skip
     return {
         "openapi": "3.1.0",
         "info": {
@@ -236,6 +262,13 @@ def _decision_paths() -> JSON:
         },
         "/v1/demand": {
             "get": _operation("demand", "Offered demand per model.", {"200": _json("The demand.", _ref("DemandView"))})
+        },
+        "/v1/feeds": {
+            "get": _operation(
+                "feeds",
+                "What probes and readings of replicas brought, and what each replica tells of itself.",
+                {"200": _json("The totals and the replicas.", _ref("Feeds"))},
+            )
         },
         "/v1/pools": {
             "get": _operation(

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from lb.admin import AdminHooks, AdminServer
 from lb.endpoint import endpoint_from_url
+from lb.feeds.runtime_feeds import RuntimeFeeds
 from lb.gateway import Gateway
 from lb.metrics import LbMetrics, Reload
 from lb.request import RequestInfo, SurfaceName
@@ -35,6 +36,7 @@ class Admin:
     readiness: str = ""
     reload_result: Reload = field(default_factory=lambda: Reload(ok=True, at=1_800_000_000.0, policy_hash="abc"))
     reloads: int = 0
+    feeds: RuntimeFeeds | None = None
 
     @property
     def base(self) -> str:
@@ -70,7 +72,13 @@ MakeAdmin = Callable[..., Awaitable[Admin]]
 async def make_admin() -> AsyncIterator[MakeAdmin]:
     made: list[Admin] = []
 
-    async def make(*, token: str | None = None, policy: bool = True, allowed_hosts: tuple[str, ...] = ()) -> Admin:
+    async def make(
+        *,
+        token: str | None = None,
+        policy: bool = True,
+        allowed_hosts: tuple[str, ...] = (),
+        with_feeds: Callable[[Gateway], RuntimeFeeds] | None = None,
+    ) -> Admin:
         loop = asyncio.get_running_loop()
         gateway = Gateway(LbSettings(), loop, random.Random(1))
         static = endpoint_from_url("http://127.0.0.1:8001", models=("llama",), runtime="vllm")
@@ -85,16 +93,18 @@ async def make_admin() -> AsyncIterator[MakeAdmin]:
             metrics.reloaded(admin.reload_result)
             return admin.reload_result
 
+        feeds = with_feeds(gateway) if with_feeds is not None else None
         hooks = AdminHooks(
             version="1.2.3",
             readiness=lambda: admin.readiness,
             reload=reload if policy else None,
             details=lambda: {"sources": {"static": {"endpoints": 1}}},
             allowed_hosts=allowed_hosts,
+            feeds=feeds,
         )
         server = AdminServer(gateway, metrics, hooks, listen="127.0.0.1:0", token=token)
         await server.start()
-        admin = Admin(server, gateway, metrics, aiohttp.ClientSession())
+        admin = Admin(server, gateway, metrics, aiohttp.ClientSession(), feeds=feeds)
         made.append(admin)
         return admin
 

@@ -43,6 +43,7 @@ async def test_answers_have_the_fields_that_it_promises(admin: Admin) -> None:
         "/v1/explain/request-1": "Explanation",
         "/v1/status": "Status",
         "/v1/node": "NodeSnapshot",
+        "/v1/feeds": "Feeds",
     }.items():
         status, answer = await admin.call("GET", path)
         assert status == 200
