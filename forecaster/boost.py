@@ -55,7 +55,7 @@ class Boost:
 
     @classmethod
     def fit(cls, points: Floats, situation: Floats, phase: Ints, truth: Floats, seed: int) -> Boost:
-        """Learn the distance of the truth from the rules' mean. Arrays [origin, ...]; `phase`: bin of the target's day."""
+        """Learn how far the truth is from the rules' mean. Arrays [origin, ...]; `phase`: bin of the target's day."""
         base = points.mean(1)
         residual = truth - base
         scale = 1.4826 * float(np.median(np.abs(residual))) + 1e-9

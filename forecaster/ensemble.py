@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from forecaster import boost, models
+from forecaster import boost, models, unrest
 from forecaster.frame import Frame
 from forecaster.lane import Lane
 from forecaster.series import Floats
@@ -17,7 +17,7 @@ _CALIBRATE_S = 1_800
 _STACK_EVERY, _BOOST_EVERY = 4, 1
 """Refits a day."""
 _KEEP_DAYS, _SLACK_DAYS = 45, 15
-"""Days of bins that are kept; a month and a half holds six of every weekday. Old ones are dropped that many at a time."""
+"""Days of bins that are kept (they hold six of every weekday), and how many more before the oldest are dropped."""
 _LARGE = 4
 """Blocks a day or fewer: history that is caught up with, where refits may be rarer."""
 
@@ -35,7 +35,7 @@ class Ensemble:
         start_s: int = 0,
         seed: int = 0,
     ) -> None:
-        """`lags`: horizons in bins; `levels`: ascending quantiles; `offset`: see Frame, the mean demand known by now."""
+        """`lags`: horizons in bins; `levels`: ascending quantiles; `offset`: the mean demand known so far."""
         self.step_s = step_s
         self.lags = tuple(lags)
         self.levels = np.array(levels)
@@ -66,8 +66,8 @@ class Ensemble:
         frame.extend(demand)
         high = len(frame)
         rules = models.points(frame, self.lags, low, high)
-        situation = boost.situation(frame, low, high)
-        told = [lane.extend(frame, rules[:, j], situation, low, high) for j, lane in enumerate(self.lanes)]
+        situation, restless = boost.situation(frame, low, high), unrest.restless(frame, low, high)
+        told = [lane.extend(frame, rules[:, j], situation, restless, low, high) for j, lane in enumerate(self.lanes)]
         out = frame.demand(np.stack(told, 1))
         self._latest = out[-1]
         return out
@@ -75,8 +75,6 @@ class Ensemble:
     def _refit(self, block: int) -> None:
         frame, day = self.frame, self.frame.day
         count = len(frame)
-        if count < 2:
-            return
         slow = 4 if block * _LARGE >= day else 1
         if count - self._boosted >= slow * day // _BOOST_EVERY:
             self.fit_boost()

@@ -14,6 +14,7 @@ import numpy as np
 from forecaster import boost, stack, unrest
 from forecaster.frame import Frame
 from forecaster.models import RULES
+from forecaster.record import Record
 from forecaster.rows import Rows
 from forecaster.series import Bools, Floats, Ints
 from forecaster.weights import Weights
@@ -25,6 +26,8 @@ EXPERTS = (*(f"{name}, scaled" for name in _SCALED), *_PLAIN)
 """A point with a calibration."""
 _POINT_OF = np.array([POINTS.index(name) for name in (*_SCALED, *_PLAIN)])
 _IS_SCALED = np.array([True] * len(_SCALED) + [False] * len(_PLAIN))
+_BOTH = POINTS.index("both")
+_LAST, _DAY = EXPERTS.index("last"), EXPERTS.index("day")
 _COPIED = {
     "profile": "profile 7d 15min 0.4",
     "day": "seasonal naive day",
@@ -43,12 +46,15 @@ _BOOST_ROWS_DAYS = 28
 _WINDOW_DAYS = 10
 """Days of errors that quantiles are read from: enough for the 0.99, and few enough to forget an old regime."""
 _CLOCK_DAYS = 7
-_CLOCK_FADE, _CLOCK_PRIOR = 0.9, 2.0
-"""Errors at this time of day: weight of a day against the next newer one, and of the assumption that there is none."""
+_CLOCK_FADES = 0.9 ** np.arange(1.0, _CLOCK_DAYS + 1.0)
+_CLOCK_PRIOR = 2.0
+"""Errors at this time of day: weights of the days, newest first, and of the assumption that there are none."""
 _FEW = 200
 """Errors below which assumed ones join the observed."""
 _ASSUMED = np.array([-2.0, -1.3, -1.0, -0.7, -0.5, -0.3, -0.1, 0.1, 0.3, 0.5, 0.7, 1.0, 1.3, 2.0, 2.6])
 """Assumed errors: about normal, with the heavier upper end that demand has."""
+_FIRST_STEP, _FIRST_STEPS = 0.15, 6
+"""Deviation of a step that is assumed at first, and the number of observed steps that it counts as."""
 _LEAST_SPREAD = 0.05
 """Least deviation that is assumed before there are errors: 5 % on the scale of the mean demand."""
 
@@ -60,6 +66,7 @@ class Lane:
         self.lag = lag
         self.levels = levels
         self.weights = Weights(len(EXPERTS), levels, day)
+        self.record = Record(levels, day)
         self._day = day
         self._seed = seed
         self._rules = Rows(len(RULES))
@@ -69,8 +76,9 @@ class Lane:
         self._recent = Rows(len(POINTS), len(unrest.ALPHAS))
         self._sigmas = Rows(len(POINTS))
         self._told = Rows(len(EXPERTS), len(levels))
+        self._mixed = Rows(len(levels))
         self._told_first = 0
-        """Origin of the first row of `_told`, which keeps only what has not come true."""
+        """Origin of the first row of `_told` and `_mixed`, which keep only what has not come true."""
         self._offsets = np.zeros((len(EXPERTS), len(levels)))
         self._stack: Floats | None = None
         self._boost: boost.Boost | None = None
@@ -79,7 +87,7 @@ class Lane:
 
     # ------------------------------------------------------------------ going on
 
-    def extend(self, frame: Frame, rules: Floats, situation: Floats, low: int, high: int) -> Floats:
+    def extend(self, frame: Frame, rules: Floats, situation: Floats, restless: Floats, low: int, high: int) -> Floats:
         """Forecast from the new origins [low, high), less than a day of them, and learn from what they brought.
 
         Returns z quantiles [origin, level].
@@ -91,14 +99,17 @@ class Lane:
         self._mature(frame, high)
         sigma = np.ones_like(points)
         if self._scale is not None:
-            table = unrest.inputs(frame, self.lag, self._sizes.all, self._recent.all, self._points.all, low, high)
+            table = unrest.inputs(
+                frame, self.lag, self._sizes.all, self._recent.all, self._points.all, restless, low, high
+            )
             sigma = self._scale.of(table)
         self._sigmas.append(sigma)
         spread = np.where(_IS_SCALED, sigma[:, _POINT_OF], 1.0)[:, :, None] * self._offsets
         told = np.maximum.accumulate(points[:, _POINT_OF, None] + spread, 2)
         self._told.append(told)
         weights = self.weights.at(frame.phase(origins))
-        mixed = np.maximum.accumulate((weights * told).sum(1), 1)
+        mixed: Floats = np.maximum.accumulate((weights * told).sum(1), 1)
+        self._mixed.append(mixed)
         self._learn(frame, high)
         return mixed
 
@@ -110,24 +121,20 @@ class Lane:
             boosted = self._boost.predict(rules, situation, frame.phase(origins + self.lag))
         both = 0.5 * (stacked + boosted)
         points = [stacked, boosted, both, mean, *rules[:, _COPIED_RULES].T]
-        points.append(both + self._clock(origins, POINTS.index("both")))
+        points.append(both + self._clock(origins, _BOTH))
         points.append(stacked + self._clock(origins, POINTS.index("stack")))
         return np.stack(points, 1)
 
     def _clock(self, origins: Ints, point: int) -> Floats:
         """Mean error of a point at this time on earlier days, shrunk towards none."""
         known = len(self._residuals)
-        total, weight = np.zeros(len(origins)), np.full(len(origins), _CLOCK_PRIOR)
         if not known:
-            return total
-        for back in range(1, _CLOCK_DAYS + 1):
-            index = origins - back * self._day
-            usable = (index >= _WARM_DAYS * self._day) & (index < known)
-            error = np.where(usable, self._residuals.all[np.clip(index, 0, known - 1), point], np.nan)
-            usable &= np.isfinite(error)
-            total += np.where(usable, error, 0.0) * _CLOCK_FADE**back
-            weight += usable * _CLOCK_FADE**back
-        return total / weight
+            return np.zeros(len(origins))
+        index = origins[:, None] - self._day * np.arange(1, _CLOCK_DAYS + 1)
+        errors = self._residuals.all[np.minimum(np.maximum(index, 0), known - 1), point]
+        usable = (index >= _WARM_DAYS * self._day) & (index < known) & np.isfinite(errors)
+        total = np.where(usable, errors, 0.0) @ _CLOCK_FADES
+        return np.asarray(total / (usable @ _CLOCK_FADES + _CLOCK_PRIOR))
 
     def _mature(self, frame: Frame, high: int) -> None:
         """Errors of origins whose target is known by now."""
@@ -154,8 +161,11 @@ class Lane:
         # No expert is punished without bound for an explosion: the guard would have capped it.
         most = np.log(20.0 * float(np.max(frame.demand(frame.z[: end + 1]))) + frame.offset)
         told = frame.demand(np.minimum(self._told.all[:count], most))
+        mixed = frame.demand(np.minimum(self._mixed.all[:count], most))
         self.weights.learn(told, truth, frame.phase(origins))
+        self.record.learn(np.stack([mixed, told[:, _LAST], told[:, _DAY]], 1), truth)
         self._told.forget(count)
+        self._mixed.forget(count)
         self._told_first = end
 
     # ------------------------------------------------------------------ calibrating and fitting
@@ -177,7 +187,8 @@ class Lane:
     def _assumed(self, frame: Frame) -> float:
         """Deviation of errors at this horizon if demand were a random walk as restless as it was."""
         steps = np.diff(frame.z[-self._day :])
-        step = float(np.sqrt(np.mean(steps**2))) if len(steps) else 0.0
+        prior = _FIRST_STEPS * _FIRST_STEP**2
+        step = float(np.sqrt((prior + np.sum(steps**2)) / (_FIRST_STEPS + len(steps))))
         return max(_LEAST_SPREAD, step * float(np.sqrt(self.lag)))
 
     def fit_stack(self, frame: Frame) -> None:
@@ -212,12 +223,19 @@ class Lane:
         self._sizes.all[:] = sizes
         self._recent.all[:] = unrest.averages(sizes, None)
         points = self._points.all
-        table = unrest.inputs(frame, self.lag, self._sizes.all, self._recent.all, points, low, end)
+        restless = unrest.restless(frame, low, end)
+        table = unrest.inputs(frame, self.lag, self._sizes.all, self._recent.all, points, restless, low, end)
         first = self._scale is None
         self._scale = unrest.fit(table[known], sizes[low:end][known])
         if first:
             # Errors of before are put on the same scale, or they would not compare.
             self._sigmas.all[low:end] = self._scale.of(table)
+
+    def latest_error(self) -> float:
+        """Error of the newest forecast that came true, in typical errors; NaN if there is none."""
+        if not len(self._residuals):
+            return float("nan")
+        return float(self._residuals.all[-1, _BOTH] / self._typical[_BOTH])
 
     def _first(self, count: int) -> int:
         return min(_WARM_DAYS * self._day, count // 2)

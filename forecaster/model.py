@@ -12,8 +12,10 @@ from forecaster.series import Floats
 class Model(Protocol):
     """A family of rules. Stateless: what it says of an origin follows from the frame up to that origin alone."""
 
-    names: tuple[str, ...]
-    """One per rule."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One per rule."""
+        ...
 
     def points(self, frame: Frame, lags: Sequence[int], low: int, high: int) -> Floats:
         """Forecasts of z made at each origin in [low, high), `lags` bins ahead: array [origin, lag, rule].

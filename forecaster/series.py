@@ -16,9 +16,9 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """Demand per bin. `values[i]` is the sum over [start_s + i * step_s, start_s + (i + 1) * step_s); NaN: lost telemetry.
+    """Demand per bin: `values[i]` is the sum over `step_s` seconds from start_s + i * step_s on; NaN: lost telemetry.
 
-    Times are epoch seconds, so a grid knows no daylight saving. Values are finite and not negative where they are known.
+    Times are epoch seconds, so a grid knows no daylight saving. Known values are finite and not negative.
     """
 
     start_s: int

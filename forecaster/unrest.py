@@ -12,11 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.frame import Frame
-from forecaster.series import Floats
+from forecaster.series import Bools, Floats, Ints
 from forecaster.smoothing import smoothed
 
 ALPHAS = (0.5, 0.15, 0.03, 0.006)
 """Time scales of the present size of errors: from two bins to half a day."""
+_ALPHAS = np.array(ALPHAS)
+_FEW_ROWS = 16
+_BURN = 60
+"""Bins read before the first origin for the latest steps; older ones have a weight below 0.2 %."""
+_WARM_DAYS = 2
 _DAYS = 7
 _CLOCK_S = 1800.0
 """Errors within half an hour of the same time on earlier days belong together."""
@@ -40,40 +45,64 @@ def log_size(residual: Floats, typical: Floats) -> Floats:
 
 def averages(sizes: Floats, before: Floats | None) -> Floats:
     """Present sizes on each time scale: [origin, model, scale]; `before` is the entry ahead of the first."""
-    return np.stack([smoothed(sizes, a, None if before is None else before[:, k]) for k, a in enumerate(ALPHAS)], 2)
+    if before is None or len(sizes) > _FEW_ROWS:
+        start = None if before is None else before
+        parts = [smoothed(sizes, a, None if start is None else start[:, k]) for k, a in enumerate(ALPHAS)]
+        return np.stack(parts, 2)
+    # The same, without the price of setting up filters for a bin or two.
+    out = np.empty((*sizes.shape, len(ALPHAS)))
+    now = before
+    for row, size in enumerate(sizes):
+        now = now + _ALPHAS * (size[:, None] - now)
+        out[row] = now
+    return out
 
 
-def inputs(frame: Frame, lag: int, sizes: Floats, recent: Floats, points: Floats, low: int, high: int) -> Floats:
-    """[origin in [low, high), model, input]. `sizes`, `recent`, `points` are whole histories [origin, ...]."""
+def restless(frame: Frame, low: int, high: int) -> Floats:
+    """Level and how large the latest steps were, on a log scale, on two time scales: [origin in [low, high), input]."""
+    first = max(0, low - _BURN)
+    z = frame.z[first:high]
+    steps = np.log(np.abs(np.diff(z, prepend=z[:1])) + 1e-3)
+    return np.stack([frame.z[low:high], *(smoothed(steps, alpha)[low - first :] for alpha in (0.5, 0.1))], 1)
+
+
+def inputs(
+    frame: Frame, lag: int, sizes: Floats, recent: Floats, points: Floats, restless: Floats, low: int, high: int
+) -> Floats:
+    """[origin in [low, high), model, input]. `sizes`, `recent`, `points` are whole histories [origin, ...]; `restless`
+    is of these origins."""
     origins = np.arange(low, high)
     day = frame.day
     newest = np.maximum(origins - lag, 0)
     columns = [recent[newest, :, k] for k in range(len(ALPHAS))]
     width = max(1, round(_CLOCK_S / 86_400.0 * day))
-    first = max(0, low - _DAYS * day - width)
-    sums = np.concatenate([np.zeros((1, sizes.shape[1])), np.cumsum(sizes[first:high], 0)])
     total, count = np.zeros_like(columns[0]), np.zeros((len(origins), 1))
     yesterday = columns[2]
     for back in range(1, _DAYS + 1):
         centre = origins - back * day
-        top = np.minimum(centre + width, newest) + 1 - first
-        bottom = centre - width - first
+        bottom = centre - width
         # Nothing was forecast in earnest in the first two days.
-        known = (centre - width >= 2 * day) & (bottom >= 0) & (top > bottom)
-        top, bottom = np.where(known, top, 1), np.where(known, bottom, 0)
-        mean = np.where(known[:, None], (sums[top] - sums[bottom]) / (top - bottom)[:, None], 0.0)
+        known = (bottom >= _WARM_DAYS * day) & (newest > bottom)
+        mean = _window_means(sizes, bottom, np.minimum(centre + width, newest) + 1, known)
         if back == 1:
             yesterday = np.where(known[:, None], mean, columns[2])
         total += mean
         count += known[:, None]
     columns += [yesterday, (total + columns[2]) / (count + 1.0)]
-    step_first = max(0, low - 60)
-    z = frame.z[step_first:high]
-    steps = np.log(np.abs(np.diff(z, prepend=z[:1])) + 1e-3)
-    common = [frame.at(origins), *(smoothed(steps, alpha)[low - step_first :] for alpha in (0.5, 0.1))]
     columns.append(points[low:high])
-    columns += [np.repeat(one[:, None], sizes.shape[1], 1) for one in common]
+    columns += [np.repeat(one[:, None], sizes.shape[1], 1) for one in restless.T]
     return np.stack(columns, 2)
+
+
+def _window_means(sizes: Floats, bottom: Ints, top: Ints, known: Bools) -> Floats:
+    """Mean of rows [bottom, top) for each origin, 0 where it is not known. Both rise by one from origin to origin, or
+    less."""
+    if not known.any():
+        return np.zeros((len(bottom), sizes.shape[1]))
+    first = int(bottom[known][0])
+    sums = np.concatenate([np.zeros((1, sizes.shape[1])), np.cumsum(sizes[first : int(top[-1])], 0)])
+    low, high = np.where(known, bottom - first, 0), np.where(known, top - first, 1)
+    return np.where(known[:, None], (sums[high] - sums[low]) / (high - low)[:, None], 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +117,7 @@ class Scale:
     def of(self, table: Floats) -> Floats:
         """[origin, model], around 1."""
         known = np.clip((table - self.mean) / self.deviation, -_FAR, _FAR)
-        return np.exp(np.clip((known * self.slope).sum(2), -_MOST, _MOST))
+        return np.asarray(np.exp(np.clip((known * self.slope).sum(2), -_MOST, _MOST)))
 
 
 def fit(table: Floats, sizes: Floats) -> Scale:

@@ -40,7 +40,7 @@ class Weights:
         return self._sum / self._count if self._count else np.full_like(self._sum, np.nan)
 
     def learn(self, forecasts: Floats, truth: Floats, phase: Ints) -> None:
-        """Score forecasts [origin, expert, level] of demand; origins in order, less than a day of them; NaN: not known."""
+        """Score forecasts [origin, expert, level] of demand, in order, less than a day of them; NaN: unknown."""
         known = np.isfinite(truth)
         forecasts, truth, phase = forecasts[known], truth[known], phase[known]
         if not len(truth):

@@ -25,40 +25,27 @@ _WEEK = 7
 class Profile:
     """Course of the day over 1 to 7 days, plus the distance of today from it; and the same with last week's day."""
 
-    names = (
-        *(f"profile {days}d {width / 60:g}min {alpha:g}" for days in _DAYS for width in _WIDTHS_S for alpha in _ALPHAS),
-        *(f"profile week {alpha:g}" for alpha in _ALPHAS),
+    names = tuple(
+        f"profile {course} {alpha:g}"
+        for alpha in _ALPHAS
+        for course in (*(f"{days}d {width / 60:g}min" for width in _WIDTHS_S for days in _DAYS), "week")
     )
 
     def points(self, frame: Frame, lags: Sequence[int], low: int, high: int) -> Floats:
         first = max(0, low - _BURN)
         origins = np.arange(first, high)
-        skip = low - first
-        z = frame.z[first:high]
-        out = np.empty((high - low, len(lags), len(self.names)))
-        column = 0
         courses = [_courses(frame, lags, origins, _bins(frame, width)) for width in _WIDTHS_S]
-        for days in _DAYS:
-            for here, ahead in courses:
-                for alpha in _ALPHAS:
-                    out[:, :, column] = _moved(z, here[days - 1], ahead[:, days - 1], alpha, skip)
-                    column += 1
-        here, ahead = _week(frame, lags, origins, _bins(frame, _WIDTHS_S[0]), courses[0])
-        for alpha in _ALPHAS:
-            out[:, :, column] = _moved(z, here, ahead, alpha, skip)
-            column += 1
-        return out
+        picked = np.array(_DAYS) - 1
+        here_week, ahead_week = _week(frame, lags, origins, _bins(frame, _WIDTHS_S[0]), courses[0])
+        here = np.concatenate([*(here[picked] for here, _ in courses), here_week[None]])
+        ahead = np.concatenate([*(ahead[:, picked] for _, ahead in courses), ahead_week[:, None]], 1)
+        gap = (frame.z[first:high] - here).T
+        moved = [ahead + (gap if alpha == 1.0 else smoothed(gap, alpha)).T for alpha in _ALPHAS]
+        return np.concatenate(moved, 1)[:, :, low - first :].transpose(2, 0, 1)
 
 
 def _bins(frame: Frame, width_s: float) -> int:
     return max(1, round(width_s / 86_400.0 * frame.day))
-
-
-def _moved(z: Floats, here: Floats, ahead: Floats, alpha: float, skip: int) -> Floats:
-    gap = z - here
-    if alpha < 1.0:
-        gap = smoothed(gap, alpha)
-    return (ahead + gap)[:, skip:].T
 
 
 def _window(frame: Frame, centre: Ints, width: int, cap: Ints) -> tuple[Floats, Floats]:

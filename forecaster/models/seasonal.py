@@ -34,11 +34,12 @@ class Seasonal:
             # A horizon beyond a day reads the newest day that is known at the origin.
             back = np.where(back > origins[:, None], back - day * -(-lag // day), back)
             known = back >= 0
-            past = np.where(known, frame.at(back), np.nan)
-            past[:, 0] = np.where(known[:, 0], past[:, 0], last)
+            # A day that is not known yet counts as the newest that is, that one as the last value.
+            newest = np.where(known[:, :1], frame.at(back[:, :1]), last[:, None])
+            past = np.where(known, frame.at(back), newest)
             out[:, j, 0] = past[:, 0]
             out[:, j, 1] = past[:, 0] + 0.5 * np.where(known[:, 0], gap, 0.0)
-            out[:, j, 2] = np.where(known[:, 6], past[:, 6], past[:, 0])
-            out[:, j, 3] = np.nanmedian(past[:, :3], 1)
-            out[:, j, 4] = np.nanmedian(past, 1)
+            out[:, j, 2] = past[:, 6]
+            out[:, j, 3] = np.median(past[:, :3], 1)
+            out[:, j, 4] = np.median(past, 1)
         return out
