@@ -12,6 +12,7 @@ from autoscaler.sim.calibration import capacity
 from autoscaler.sim.exact import ExactEngine
 from autoscaler.sim.fast import FastEngine
 from autoscaler.sim.oracle import Oracle
+from autoscaler.sim.outlooks import Outlooks
 from autoscaler.sim.policies import BASELINES
 from autoscaler.sim.policies.setting import Setting
 from autoscaler.sim.policies.tidegate import Tidegate, pool_settings
@@ -107,14 +108,16 @@ def lab_for(
     objective: float,
     seed: int,
     pool: PoolSettings | None = None,
+    outlooks: Outlooks | None = None,
 ) -> Lab:
-    """A lab whose load peaks at what `peak` replicas serve (None: as it is). `load_at(peak_per_s)` draws the load."""
+    """A lab whose load peaks at what `peak` replicas serve (None: as it is). `load_at(peak_per_s)` draws the load;
+    `outlooks` are forecasts of the same series."""
     per_replica, running = capacity(model, peak or 8, objective)
     load = load_at(None if peak is None else peak * per_replica)
     size = peak if peak is not None else max(1, round(load.peak_per_s / per_replica + 0.5))
     most = max_replicas if max_replicas is not None else max(size + 1, round(1.25 * size))
     setting = Setting(per_replica, running, model.replica.max_running, size, most, scenario, load, objective)
-    return Lab(model, lengths, load, setting, seed, pool)
+    return Lab(model, lengths, load, setting, seed, pool, None if outlooks is None else outlooks.of(load))
 
 
 def hours_at(scores: Sequence[Score], targets: Sequence[float]) -> list[float]:

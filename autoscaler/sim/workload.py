@@ -46,6 +46,8 @@ class Load:
     """Requests per second from which the arrivals are drawn; only the oracles may look ahead in it."""
     peak_per_s: float
     """Its highest five-minute mean."""
+    scale: float = 1.0
+    """Requests per second for one unit of the series that it was made from."""
 
 
 def intensity_of(series: Series) -> Floats:
@@ -87,13 +89,15 @@ def load_of(series: Series, *, days: float | None, peak_per_s: float | None, see
     """
     rng = np.random.default_rng(seed)
     intensity = intensity_of(series)
+    scale = 1.0
     if peak_per_s is not None:
-        intensity = intensity * (peak_per_s / max(peak_of(intensity), 1e-12))
+        scale = peak_per_s / max(peak_of(intensity), 1e-12)
+        intensity = intensity * scale
     peak = peak_of(intensity)
     if series.step_s >= COARSE_S:
         intensity = intensity * noise(len(intensity), rng)
     start = 0 if days is None else max(0, len(intensity) - int(days * 86_400))
-    return Load(rng.poisson(intensity), start, float(series.start_s), intensity, peak)
+    return Load(rng.poisson(intensity), start, float(series.start_s), intensity, peak, scale)
 
 
 def load_of_trace(trace: Trace, *, peak_per_s: float | None, seed: int) -> Load:
