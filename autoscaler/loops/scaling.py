@@ -15,6 +15,7 @@ from autoscaler.errors import EXIT_BAD_INPUT, StartError
 from autoscaler.loops.control import ControlLoop
 from autoscaler.loops.hands import Hands
 from autoscaler.loops.joined import reported
+from autoscaler.loops.leadership import Leadership
 from autoscaler.loops.recording import Recorder
 from autoscaler.loops.report import explained
 from autoscaler.metrics import ControlMetrics
@@ -26,6 +27,7 @@ from autoscaler.store import Store, StoreError
 from autoscaler.store.store import Retention
 from lb.clock import Clock
 from lb.endpoint import Endpoint
+from lb.errors import SettingsError
 from lb.gateway import Gateway
 from nvml.sample import NodeSnapshot
 
@@ -58,7 +60,6 @@ class Scaling:
         environ: Mapping[str, str],
         gpus: Callable[[], NodeSnapshot],
         outlooks: Callable[[], Mapping[str, Outlook]] = dict,
-        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         """`base`: where relative names of the policy lie. `outlooks`: the latest forecast of each pool."""
         self._gateway = gateway
@@ -69,7 +70,7 @@ class Scaling:
         self._environ = environ
         self._gpus = gpus
         self._outlooks = outlooks
-        self._leads = leads
+        self._leader: Leadership | None = None
         self._hands: Mapping[str, Hands] = {}
         self._pools: dict[str, PoolSettings] = {}
         """By name, those that `_hands` were made for."""
@@ -91,6 +92,7 @@ class Scaling:
             self._gpus,
             self._reported,
             self._environ,
+            self.leads,
         )
         hands: dict[str, Hands] = {}
         for pool in policy.scaling.pools:
@@ -124,10 +126,16 @@ class Scaling:
         self.recorder = Recorder(self._gateway.balancer.demand, self.store, self._clock)
         await self.recorder.recall()
         self._take(prepared)
+        if prepared.settings.lease is not None:
+            try:
+                self._leader = Leadership(prepared.settings.lease, self._environ)
+            except SettingsError as error:
+                raise StartError(str(error), EXIT_BAD_INPUT) from None
+            self._roots.start("leader election", self._leader.loop.run())
         self.control = ControlLoop(
             self._gateway, prepared.settings, self._hands, self.store, self._clock, self._metrics,
             boot=_boot(), epoch=f"{_base36(int(self._clock.wall()))}-",
-            outlooks=self._outlooks, leads=self._leads, utilization=self._utilization,
+            outlooks=self._outlooks, leads=self.leads, utilization=self._utilization,
         )  # fmt: skip
         if prepared.settings.pools and directory is None:
             log.warning("what the controller learns ends with the process: store.directory names no place for it")
@@ -158,18 +166,29 @@ class Scaling:
 
     def restart_needed(self, prepared: Prepared) -> list[str]:
         """What of a policy waits for a restart, one line each."""
-        if self.store is None or self.state_directory(prepared.store) == self.state_directory(self._store_settings):
+        if self.store is None:
             return []
-        return ["store.directory needs a restart"]
+        lines = []
+        if self.state_directory(prepared.store) != self.state_directory(self._store_settings):
+            lines.append("store.directory needs a restart")
+        if prepared.settings.lease != (self._leader.settings if self._leader is not None else None):
+            lines.append("scaling.lease needs a restart")
+        return lines
+
+    def leads(self) -> bool:
+        """Whether this controller may act at this instant."""
+        return self._leader is None or self._leader.loop.leads()
 
     def _take(self, prepared: Prepared) -> None:
         self._hands = prepared.hands
         self._pools = {pool.name: pool for pool in prepared.settings.pools}
 
     async def close(self) -> None:
-        """After the tasks have ended: save, let go of actuators, write what waits."""
+        """After the tasks have ended: save, let go of actuators and of the lease, write what waits."""
         if self.control is not None:
             await self.control.close()
+        if self._leader is not None:
+            await self._leader.close()
         if self.recorder is not None:
             self.recorder.look()
         if self.store is not None:

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from autoscaler.policy.actuators import ActuatorSettings, DryRunSettings
+from autoscaler.policy.lease import LeaseSettings
 from lb.settings.durations import Seconds
 from lb.settings.proxy import Section
 
@@ -287,6 +288,8 @@ class ScalingSettings(Section):
     """What is scaled; none: nothing is."""
     budget: BudgetSettings = BudgetSettings()
     """Bounds over all pools."""
+    lease: LeaseSettings | None = None
+    """Kubernetes Lease that decides which of several controllers acts; None: this process is the only one."""
 
     @model_validator(mode="after")
     def _names(self) -> ScalingSettings:
