@@ -121,7 +121,11 @@ def in_two_parts(operators: Cluster) -> Cluster:
         status, answer = apply(operators, manifest)
         assert status in (200, 201), answer
     wanted = {f"gpu-{index}" for index in range(len(ZONES) - 1)}
-    operators.eventually(lambda: _on(operators) == wanted and len(pods(operators, "controller")) == 2, "both parts", 30)
+    operators.eventually(lambda: _on(operators) == wanted, f"a ready balancer on {sorted(wanted)}", 30)
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/tidegate-controller"
+    operators.eventually(
+        lambda: operators.call("GET", path)[1].get("status", {}).get("readyReplicas") == 2, "two ready controllers", 30
+    )
     return operators
 
 
@@ -144,7 +148,9 @@ def test_the_service_has_every_balancer_behind_it(in_two_parts: Cluster) -> None
     operators.eventually(
         lambda: addresses("tidegate") == {(host, 8080) for host in hosts}, "the data plane's endpoints", 10
     )
-    assert addresses("tidegate-balancer-admin") == {(host, 9400) for host in hosts}
+    operators.eventually(
+        lambda: addresses("tidegate-balancer-admin") == {(host, 9400) for host in hosts}, "those of the admin API", 10
+    )
 
 
 def test_the_budget_lets_one_controller_go_at_a_time(in_two_parts: Cluster) -> None:
@@ -159,8 +165,17 @@ def test_the_budget_lets_one_controller_go_at_a_time(in_two_parts: Cluster) -> N
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": NAMESPACE}}
         return operators.call("POST", f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction", body)[0]
 
-    assert evict(first) == 201
-    assert evict(second) == 429
+    def cordon(cordoned: bool) -> None:
+        for index in range(len(ZONES)):
+            patch = {"spec": {"unschedulable": cordoned}}
+            operators.call("PATCH", f"/api/v1/nodes/gpu-{index}", patch, "application/merge-patch+json")
+
+    cordon(True)  # or the replacement would be ready before the second is asked for
+    try:
+        assert evict(first) == 201
+        assert evict(second) == 429
+    finally:
+        cordon(False)
 
 
 def test_a_pod_with_rights_on_its_node_is_not_admitted_there(operators: Cluster) -> None:
