@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from lb.address import is_loopback, parse_address, show_address
-from lb.admin.guard import Guard
+from lb.admin.door import Door, Doors
+from lb.admin.guard import READ_S, Guard
 from lb.admin.handlers import AdminHooks, Handlers
 from lb.errors import SettingsError
 from lb.metrics import LbMetrics
@@ -33,7 +35,14 @@ class AdminServer:
     """
 
     def __init__(
-        self, gateway: Gateway, metrics: LbMetrics, hooks: AdminHooks, *, listen: str, token: str | None = None
+        self,
+        gateway: Gateway,
+        metrics: LbMetrics,
+        hooks: AdminHooks,
+        *,
+        listen: str,
+        token: str | None = None,
+        head_s: float = READ_S,
     ) -> None:
         self._host, self._port = parse_address(listen)
         if token is None and not is_loopback(self._host):
@@ -41,7 +50,11 @@ class AdminServer:
                 f"admin.listen: {listen} is reachable from other machines; set admin.token or listen on 127.0.0.1"
             )
         guard = Guard(token, self._host)
-        self._app = web.Application(middlewares=[guard.middleware], client_max_size=MAX_BODY_BYTES)
+        self._doors = Doors(head_s)
+        self._server: asyncio.Server | None = None
+        self._app = web.Application(
+            middlewares=[self._doors.middleware, guard.middleware], client_max_size=MAX_BODY_BYTES
+        )
         self._app.add_routes(Handlers(gateway, metrics, hooks).routes())
         self._runner = web.AppRunner(
             self._app, access_log=None, keepalive_timeout=KEEP_ALIVE_S, shutdown_timeout=SHUTDOWN_S
@@ -54,14 +67,22 @@ class AdminServer:
     @property
     def address(self) -> str:
         """Where it listens, with the port that the kernel chose if it was 0; valid once started."""
-        host, port = self._runner.addresses[0][:2]
+        assert self._server is not None
+        host, port = self._server.sockets[0].getsockname()[:2]
         return show_address(str(host), int(port))
 
     async def start(self) -> None:
         """Listen. Raises OSError if the address is taken."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, self._host, self._port, reuse_address=True)
         log.info("the admin API listens", extra={"address": self.address})
 
+    def _accept(self) -> asyncio.Protocol:
+        assert self._runner.server is not None
+        return Door(self._doors, self._runner.server())
+
     async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
         await self._runner.cleanup()

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from lb.admin import AdminHooks, AdminServer
+from lb.admin.guard import READ_S
 from lb.endpoint import endpoint_from_url
 from lb.feeds.runtime_feeds import RuntimeFeeds
 from lb.gateway import Gateway
@@ -78,6 +79,7 @@ async def make_admin() -> AsyncIterator[MakeAdmin]:
         policy: bool = True,
         allowed_hosts: tuple[str, ...] = (),
         with_feeds: Callable[[Gateway], RuntimeFeeds] | None = None,
+        head_s: float = READ_S,
     ) -> Admin:
         loop = asyncio.get_running_loop()
         gateway = Gateway(LbSettings(), loop, random.Random(1))
@@ -102,7 +104,7 @@ async def make_admin() -> AsyncIterator[MakeAdmin]:
             allowed_hosts=allowed_hosts,
             feeds=feeds,
         )
-        server = AdminServer(gateway, metrics, hooks, listen="127.0.0.1:0", token=token)
+        server = AdminServer(gateway, metrics, hooks, listen="127.0.0.1:0", token=token, head_s=head_s)
         await server.start()
         admin = Admin(server, gateway, metrics, aiohttp.ClientSession(), feeds=feeds)
         made.append(admin)
