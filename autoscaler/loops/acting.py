@@ -61,6 +61,9 @@ class Acting:
     def _at_balancer(self, pool: PoolSettings, action: Action, fleet: PoolFleet) -> str:
         """The balancer's part of an action. Returns why it must not be done now, or nothing."""
         gateway = self._gateway
+        if pool.actuator.type == "dry_run":
+            # Nobody would ever end what were drained here, nor take it back.
+            return ""
         match action:
             case Drain(replica=replica, deadline_s=deadline_s):
                 gateway.drain(replica, deadline_s if pool.down.on_deadline == "stop" else inf)

@@ -17,6 +17,8 @@ def pool(name: str = "chat", **fields: Any) -> PoolSettings:
         "mode": "own", "models": ("m",), "min_replicas": 1, "max_replicas": 6, "backlog_s": 60.0,
         "capacity": {"per_replica": 1.0}, "start": {"p50_s": 30.0, "p95_s": 60.0, "give_up_s": 300.0},
         "down": {"hold_s": 60.0, "payback_s": 15.0},
+        # The rig puts a fake in its place.
+        "actuator": {"type": "exec", "command": ["/bin/false"]},
     }  # fmt: skip
     return PoolSettings.model_validate({"name": name, **known, **fields})
 

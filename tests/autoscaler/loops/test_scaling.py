@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,6 +16,7 @@ from autoscaler.errors import StartError
 from autoscaler.loops.scaling import STORE_FILE, Scaling
 from autoscaler.metrics import ControlMetrics
 from autoscaler.policy.lease import LeaseSettings
+from autoscaler.policy.pools import PoolSettings
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.store import StoreSettings
 from autoscaler.roots import RootTasks
@@ -25,7 +27,12 @@ from lb.gateway import Gateway
 from lb.runtime import ProbeResult, ProbeStatus
 from lb.settings import LbSettings
 from nvml.sample import GpuSnapshot, NodeSnapshot
-from tests.autoscaler.loops.conftest import pool
+from tests.autoscaler.loops import conftest
+
+
+def pool(name: str = "chat", **fields: Any) -> PoolSettings:
+    """One whose replicas are the balancer's."""
+    return conftest.pool(name, **{"actuator": {"type": "dry_run"}, **fields})
 
 
 @dataclass
@@ -141,6 +148,24 @@ async def test_a_pool_without_an_actuator_advises_on_the_balancers_own_replicas(
     found = await scaling.explain("chat", None)
     assert found is not None
     assert "advise only, nothing is done" in str(found["sentence"])
+    await world.roots.stop_all()
+    await scaling.close()
+
+
+async def test_a_dry_run_that_owns_its_pool_takes_nothing_from_the_balancer(world: World) -> None:
+    world.gateway.set_source("static", [endpoint_from_url(f"http://10.0.0.{n}:8000", models=("m",)) for n in (1, 2)])
+    for id_ in list(world.gateway.balancer.replicas):
+        for _ in range(3):
+            world.gateway.observe_probe(id_, ProbeResult(ProbeStatus.READY))
+    scaling = world.scaling()
+    await scaling.start(scaling.prepare(policy(pool(down={"hold_s": 0.0, "payback_s": 0.0}))))
+    assert scaling.control is not None
+    one = scaling.control.controller.pool("chat")
+    fleet = (await scaling._hands["chat"].observe()).fleet()  # type: ignore[union-attr]
+    drains = one.reconciler.remove(fleet, 1, "less", world.gateway.now())
+    done = await scaling.control._acting.carry_out(one.settings, scaling._hands["chat"], drains, (), fleet)
+    assert [(type(each.action).__name__, each.error) for each in done] == [("Drain", "")]
+    assert {str(replica.state) for replica in world.gateway.balancer.replicas.values()} == {"ready"}
     await world.roots.stop_all()
     await scaling.close()
 
