@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from autoscaler.actuators.kubernetes import objects
 from autoscaler.actuators.kubernetes.objects import Object
-from autoscaler.actuators.kubernetes.pods import START_ID, is_active
+from autoscaler.actuators.kubernetes.pods import START_ID, is_active, is_ready
+from autoscaler.actuators.kubernetes.removal import LOWEST_COST, cost
 
 
 class Ledger:
@@ -23,10 +24,23 @@ class Ledger:
         """Names of pods (by uid) that got one from us."""
         self.draining: dict[str, str] = {}
         """Pods (uids) that get no new requests, and why."""
-        self.ending: set[str] = set()
-        """Pods (uids) that were told to end."""
+        self.stopped: set[str] = set()
+        """Pods (uids) that nothing runs on and that were told to end."""
+        self.given_up: set[str] = set()
+        """Pods (uids) that were told to end while they started. One that becomes ready nevertheless is let go again: it
+        may have requests by then."""
         self._known: set[str] | None = None
         """Pods that were there before; only a new one can be a start's. None: none was seen yet."""
+
+    @property
+    def ending(self) -> set[str]:
+        """All that were told to end."""
+        return self.stopped | self.given_up
+
+    def spare(self, uid: str) -> None:
+        """It is not to end after all."""
+        self.stopped.discard(uid)
+        self.given_up.discard(uid)
 
     def ask(self, start_ids: Iterable[str]) -> None:
         """Starts that are to come, unless they came already."""
@@ -38,8 +52,9 @@ class Ledger:
         if start_id in self.pending:
             self.pending.remove(start_id)
 
-    def saw(self, pods: Sequence[Object]) -> None:
-        """Give names to pods that are new, the oldest name to the oldest pod, and forget what is gone."""
+    def saw(self, pods: Sequence[Object], replicas: int) -> None:
+        """Give names to pods that are new, the oldest name to the oldest pod, and forget what is gone. `replicas`: the
+        number that was written."""
         present = {objects.uid(pod) for pod in pods}
         for pod in pods:
             noted = objects.notes(pod).get(START_ID)
@@ -59,7 +74,14 @@ class Ledger:
         self._known = present
         self.names = {uid: name for uid, name in self.names.items() if uid in present}
         self.draining = {uid: why for uid, why in self.draining.items() if uid in present}
-        self.ending &= present
+        self.stopped &= present
+        self.given_up &= present
+        if sum(map(is_active, pods)) > replicas:
+            # Pods are still to go. To take a mark back now would only make it another one that goes, also if it was
+            # an earlier process that put it there.
+            self.given_up |= {objects.uid(pod) for pod in pods if cost(pod) == LOWEST_COST} - self.stopped
+        else:
+            self.given_up -= {objects.uid(pod) for pod in pods if is_ready(pod)}
 
     def unseen(self, pods: Iterable[Object], total: int | None, failed: Collection[str]) -> int:
         """Starts that are no pod yet. `total`: the replicas that should exist besides those that drain, end or have

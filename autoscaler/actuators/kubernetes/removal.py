@@ -45,6 +45,15 @@ def cost_decides(pods: Iterable[Object], ending: Collection[str]) -> bool:
     return not go or not stay or max(go) < min(stay)
 
 
+def mismarked(pods: Iterable[Object], ending: Collection[str]) -> list[str]:
+    """Pods (uids) that should carry the lowest deletion cost and do not, or the other way round. Nothing is wrong while
+    none is to end: the marks then decide nothing."""
+    active = {objects.uid(pod): pod for pod in pods if is_active(pod)}
+    if not active.keys() & ending:
+        return []
+    return [uid for uid, pod in active.items() if (cost(pod) == LOWEST_COST) != (uid in ending)]
+
+
 def ordinal(pod: Object) -> int:
     """Place of a pod in its StatefulSet; -1 if it has none."""
     tail = objects.name(pod).rpartition("-")[2]

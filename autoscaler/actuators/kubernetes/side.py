@@ -52,7 +52,7 @@ class Side:
         manager, override = self._settings.field_manager, self._settings.override
         ownership = judge(view.target, view.scalers, manager, override=override, fights=self._fights.with_whom(now))
         self._fights.saw(ownership, now)
-        self._ledger.saw(view.pods)
+        self._ledger.saw(view.pods, view.replicas)
         self.view, self.ownership = view, ownership
         return view
 
@@ -125,10 +125,16 @@ class Side:
             await self._mark(uid)
 
     async def undrain(self, uid: str) -> None:
-        if self.knows(uid):
-            self._ledger.draining.pop(uid, None)
-            self._ledger.ending.discard(uid)
-            await self._mark(uid)
+        """Take it back. If a lower number is about to take it, that is raised again first."""
+        if not self.knows(uid):
+            return
+        self._ledger.draining.pop(uid, None)
+        if uid in self._ledger.ending:
+            view = await self._look_again()
+            self._ledger.spare(uid)
+            if sum(map(pods.is_active, view.pods)) > view.replicas:
+                await self._write(view, None, lower=False)
+        await self._mark(uid)
 
     async def _mark(self, uid: str) -> None:
         """Make the annotations of one pod what they should be."""
@@ -142,7 +148,7 @@ class Side:
     async def stop(self, uid: str, total: int) -> None:
         """End one pod and lower the number by it."""
         view = await self._look_again()
-        await self._end(view, uid, self._total(total))
+        await self._end(view, uid, self._total(total), self._ledger.stopped)
 
     async def give_up(self, start_id: str | None, uid: str | None, total: int) -> None:
         """End a start, unless its pod has become ready."""
@@ -155,7 +161,7 @@ class Side:
         if pod is None:
             await self._write(view, self._total(total), lower=True)
         elif not pods.is_ready(pod):
-            await self._end(view, objects.uid(pod), self._total(total))
+            await self._end(view, objects.uid(pod), self._total(total), self._ledger.given_up)
 
     def _total(self, total: int) -> int | None:
         return total if self._alone else None
@@ -164,8 +170,9 @@ class Side:
         unseen = self._ledger.unseen(view.pods, total, self._failed(view))
         return removal.wanted(view.pods, self._ledger.ending, unseen)
 
-    async def _end(self, view: View, uid: str, total: int | None) -> None:
-        """Lower the number so that this pod goes, or evict it first where the number would take another."""
+    async def _end(self, view: View, uid: str, total: int | None, told: set[str]) -> None:
+        """Lower the number so that this pod goes, or evict it first where the number would take another. `told`: the
+        part of the ledger where this is written down."""
         pod = next((one for one in view.pods if objects.uid(one) == uid), None)
         if pod is not None and pods.is_over(pod):
             await self.workload.discard(pod)
@@ -178,7 +185,7 @@ class Side:
                 f"{self.workload.what} is in the middle of a rollout; which pods a lower number takes is open, so "
                 f"{objects.name(pod)} waits", retry_after_s=15.0,
             )  # fmt: skip
-        self._ledger.ending.add(uid)
+        told.add(uid)
         active = sum(pods.is_active(one) for one in view.pods)
         number = self._number(view, total)
         if number >= view.replicas:
@@ -190,8 +197,16 @@ class Side:
         elif not removal.cost_decides(view.pods, self._ledger.ending):
             view = await self._evict(view, pod)
         else:
-            await self._mark(uid)
+            view = await self._mark_all()
         await self._write(view, total, lower=True)
+
+    async def _mark_all(self) -> View:
+        """Put the lowest deletion cost on every pod that was told to end and take it off all others, those included
+        where that failed before."""
+        assert self.view is not None
+        for uid in removal.mismarked(self.view.pods, self._ledger.ending):
+            await self._mark(uid)
+        return self.view
 
     async def _evict(self, view: View, pod: Object) -> View:
         """Evict it while the number is still high. A replacement that was made in between is to go, too."""
@@ -201,15 +216,16 @@ class Side:
         fresh = [one for one in view.pods if objects.uid(one) not in before | self._ledger.names.keys()]
         made = {objects.uid(one) for one in fresh if pods.is_active(one)}
         if removal.cost_decides(view.pods, self._ledger.ending | made):
-            self._ledger.ending |= made
+            self._ledger.given_up |= made
             for one in fresh:
                 await self._mark(objects.uid(one))
-        return view
+        assert self.view is not None
+        return self.view
 
     def _check_ordinal(self, view: View, pod: Object) -> None:
         if removal.ordinal_decides(view.pods, self._ledger.ending):
             return
-        self._ledger.ending.discard(objects.uid(pod))
+        self._ledger.spare(objects.uid(pod))
         top = removal.next_by_ordinal(view.pods, self._ledger.ending)
         above = next((objects.name(one) for one in view.pods if objects.uid(one) == top), "another")
         raise ActuatorError(
@@ -241,9 +257,12 @@ class Side:
 
     def _must_be_theirs(self, view: View) -> None:
         """A lower number must take the pods that were told to end, also after what has changed meanwhile."""
-        by_ordinal = self.workload.settings.by_ordinal
-        sure = removal.ordinal_decides if by_ordinal else removal.cost_decides
-        if not sure(view.pods, self._ledger.ending):
+        ending = self._ledger.ending
+        if self.workload.settings.by_ordinal:
+            sure = removal.ordinal_decides(view.pods, ending)
+        else:
+            sure = removal.cost_decides(view.pods, ending) and not removal.mismarked(view.pods, ending)
+        if not sure:
             raise ActuatorError(
                 f"{self.workload.what}: another pod would go than the one that was drained; looked at again next tick"
             )

@@ -148,19 +148,21 @@ class Workload:
             raise failed(f"pod {objects.name(pod)} could not be marked", error) from None
 
     async def evict(self, pod: Object) -> None:
-        """Ask for a pod's end, which a disruption budget may refuse; it is never forced."""
+        """Ask for the end of a pod that still is as it was seen. A disruption budget may refuse; it is never forced."""
         self.must_lead()
         name = objects.name(pod)
         body = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
             "metadata": {"name": name, "namespace": self._namespace},
-            "deleteOptions": {"preconditions": {"uid": objects.uid(pod)}},
+            "deleteOptions": {"preconditions": {"uid": objects.uid(pod), "resourceVersion": objects.version(pod)}},
         }
         try:
             await self._api.create(f"/api/v1/namespaces/{self._namespace}/pods/{name}/eviction", body)
-        except (NotFoundError, ConflictError):
-            return  # gone, or another pod of that name by now
+        except NotFoundError:
+            return
+        except ConflictError:
+            raise ActuatorError(f"pod {name} changed before it could be evicted; looked at again next tick") from None
         except KubeError as error:
             if "DisruptionBudget" in error.causes:
                 raise ActuatorError(
