@@ -66,6 +66,11 @@ class Forecaster:
         self._haste_until_s = 0
         self._shift = ""
 
+    @property
+    def ensemble(self) -> Ensemble | None:
+        """What has been learned; None before the first known bin."""
+        return self._ensemble
+
     def observe(self, series: Series, events: Sequence[Event] = ()) -> list[Change]:
         """Learn from the bins that are new. `series` may be finer than `step_s`, and must reach back to where the last
         one ended (what lies between is lost telemetry otherwise). Returns how the gate moved."""

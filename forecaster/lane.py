@@ -85,6 +85,11 @@ class Lane:
         self._scale: unrest.Scale | None = None
         self._typical = np.full(len(POINTS), _LEAST_SPREAD)
 
+    @property
+    def points(self) -> Floats:
+        """z of every point at every origin: [origin, POINTS]."""
+        return self._points.all
+
     # ------------------------------------------------------------------ going on
 
     def extend(self, frame: Frame, rules: Floats, situation: Floats, restless: Floats, low: int, high: int) -> Floats:
