@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from autoscaler.policy.forecast import ForecastingSettings
 from autoscaler.policy.pools import ScalingSettings
 from autoscaler.policy.store import StoreSettings
+from forecaster.event_settings import CalendarSettings, EventSettings
 from lb.settings import LbSettings, Section
 from nvml.settings import NvmlSettings
 
@@ -15,6 +17,12 @@ class Policy(Section):
     """The load balancer: where it listens, which replicas it fronts, how it treats requests."""
     scaling: ScalingSettings = ScalingSettings()
     """The controller: which pools it sizes, towards which objective, within which limits."""
+    forecast: ForecastingSettings = ForecastingSettings()
+    """Demand ahead of time: how far, in which quantiles, and what it may take to compute."""
+    events: tuple[EventSettings, ...] = ()
+    """Launches, campaigns, holidays: when, how long, and by how much demand will differ from what it would be."""
+    calendars: tuple[CalendarSettings, ...] = ()
+    """Calendar files (.ics) with more of them; relative names lie beside this file."""
     store: StoreSettings = StoreSettings()
     """Demand history, what was learned and decisions: where they are kept, and how long."""
     gpus: NvmlSettings = NvmlSettings()

@@ -41,6 +41,7 @@ def findings(policy: Policy, *, runtimes: Iterable[str], scorers: Iterable[str])
     yield from _routing(lb, (*at, "routing"), scorers)
     yield from _limits(lb, at)
     yield from _actuators(policy.scaling)
+    yield from _repeated(policy.calendars, lambda calendar: calendar.file, ("calendars",), "file", "the file")
 
 
 def _attempt(check: Callable[[], object], loc: Loc) -> Iterator[Finding]:
