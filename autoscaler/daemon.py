@@ -244,6 +244,7 @@ class Daemon:
         running = self._server.requests_in_progress
         log.info("draining", extra={"requests": running, "grace_s": grace_s, "failed": self._roots.failed_name})
         self._notifier.stopping(f"draining {running} requests")
+        await self._scaling.halt()
         cut = await self._server.drain(grace_s)
         if self._cut is not None:
             cut += await self._cut

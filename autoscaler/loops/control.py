@@ -36,6 +36,8 @@ RECALL_S = 2 * 86_400.0
 """What predictors forget half of in two days need not be told more."""
 _AT_ONCE = 20
 """Minutes of the past between two breaths of the event loop."""
+KNOCK_S = 0.5
+"""Between looks for requests at pools without replicas: little beside any start, and such a pool has no other load."""
 SAVE_EVERY_S = 60.0
 """What a crash may forget."""
 
@@ -91,6 +93,8 @@ class ControlLoop:
         self._reports: dict[str, PoolReport] = {}
         self._rates: dict[str, Rates] = {}
         self._saved_at = float("-inf")
+        self._empty: frozenset[str] = frozenset()
+        """Pools that have nothing, not even a start, and may start something."""
         self._busy = asyncio.Lock()
         """A tick or a change of settings, not both."""
         gateway.expect(*objectives_of(settings.pools))
@@ -138,13 +142,39 @@ class ControlLoop:
         return rates
 
     async def run(self) -> None:
-        """Tick at a fixed cadence until cancelled."""
+        """Tick at a fixed cadence until cancelled, and at once when a request waits for the first replica of a pool."""
         due = self._clock.monotonic()
+        listens = True
         while True:
             await self.tick()
-            interval_s = self.controller.settings.interval_s
-            due = max(due + interval_s, self._clock.monotonic())
-            await asyncio.sleep(due - self._clock.monotonic())
+            due = max(due + self.controller.settings.interval_s, self._clock.monotonic())
+            knocked = await self._rest(due, listens)
+            if knocked:
+                due = self._clock.monotonic()
+            # One early tick a rest: a start that fails is tried again at the usual pace.
+            listens = not knocked
+
+    async def _rest(self, due: float, listens: bool) -> bool:
+        """Wait until `due`. True: a request waits for the first replica of a pool that has none."""
+        while (left_s := due - self._clock.monotonic()) > 0.0:
+            if not (listens and self._empty):
+                await asyncio.sleep(left_s)
+                break
+            await asyncio.sleep(min(left_s, KNOCK_S))
+            if self.knocked():
+                return True
+        return False
+
+    def knocked(self) -> bool:
+        """Whether a request waits for the first replica of a pool that has none."""
+        demand = self._gateway.balancer.demand(self._clock.monotonic()).models
+        models = models_of(self.controller.settings.pools, demand)
+        return any(demand[model].held for pool in self._empty for model in models.get(pool, ()) if model in demand)
+
+    async def rest(self) -> None:
+        """Wait until nothing is being done; to be called once the task of `run` was told to end."""
+        async with self._busy:
+            self.save()
 
     def save(self) -> None:
         """Hand what was learned to the store."""
@@ -214,6 +244,9 @@ class ControlLoop:
         # Fifty pools take tens of milliseconds; requests are relayed in between.
         await asyncio.sleep(0)
         applied = await self._act(tick, joined)
+        self._empty = frozenset(
+            one.pool for one in tick.decisions if one.mode is Mode.OWN and one.supply == 0 == one.desired
+        )
         self._tell(tick, joined, applied, outlooks, wall)
         if now - self._saved_at >= SAVE_EVERY_S:
             self.save()

@@ -34,6 +34,8 @@ from nvml.sample import NodeSnapshot
 log = logging.getLogger(__name__)
 
 STORE_FILE = "tidegate.db"
+_TASKS = ("demand history", "control")
+_ELECTION = "leader election"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -131,7 +133,7 @@ class Scaling:
                 self._leader = Leadership(prepared.settings.lease, self._environ)
             except SettingsError as error:
                 raise StartError(str(error), EXIT_BAD_INPUT) from None
-            self._roots.start("leader election", self._leader.loop.run())
+            self._roots.start(_ELECTION, self._leader.loop.run())
         self.control = ControlLoop(
             self._gateway, prepared.settings, self._hands, self.store, self._clock, self._metrics,
             boot=_boot(), epoch=f"{_base36(int(self._clock.wall()))}-",
@@ -140,8 +142,8 @@ class Scaling:
         if prepared.settings.pools and directory is None:
             log.warning("what the controller learns ends with the process: store.directory names no place for it")
         await self.control.begin()
-        self._roots.start("demand history", self.recorder.run())
-        self._roots.start("control", self.control.run())
+        for name, run in zip(_TASKS, (self.recorder.run, self.control.run), strict=True):
+            self._roots.start(name, run())
 
     async def _open(self, directory: Path | None, settings: StoreSettings) -> Store:
         path = None
@@ -182,6 +184,17 @@ class Scaling:
     def _take(self, prepared: Prepared) -> None:
         self._hands = prepared.hands
         self._pools = {pool.name: pool for pool in prepared.settings.pools}
+
+    async def halt(self) -> None:
+        """Decide nothing more: the process is about to end, and the demand that it refuses now goes elsewhere."""
+        if self.control is None:
+            return
+        for name in _TASKS:
+            self._roots.stop(name)
+        await self.control.rest()
+        if self._leader is not None:
+            self._roots.stop(_ELECTION)
+            await self._leader.loop.give_back()
 
     async def close(self) -> None:
         """After the tasks have ended: save, let go of actuators and of the lease, write what waits."""

@@ -21,6 +21,8 @@ _AIM = 0.85
 """Share of the objective's misses to aim at: misses come in bursts, and a week's sum scatters by that much."""
 _DAY_S = 86_400.0
 _LEAST_INERTIA_S, _USUAL_INERTIA_S, _MOST_INERTIA_S = 15.0, 200.0, 300.0
+_IDLE = 0.05
+"""Replicas below which an expectation is that nothing comes: predictions of no demand are small and never zero."""
 _STEPS = 5
 """Points at which a forecast is looked at between now and the end of the payback time."""
 
@@ -95,6 +97,8 @@ class Predictive:
         keep = want
         if name == "forecast" and outlook is not None:
             keep = max(keep, min(cap, self._later(outlook, situation)) / unit)
+        if settings.min_replicas == 0 and rate <= 0.0 and keep < _IDLE:
+            return Proposal("predictive", 0.0, 0.0, f"no requests now, and none expected by {name}")
         reason = f"{level:.3g}/s expected in {situation.lead.p95_s:.0f} s by {name}, now {rate:.3g}/s"
         return Proposal("predictive", want - lag(want), keep + SLACK, reason)
 

@@ -27,8 +27,8 @@ def pool(name: str = "chat", **fields: Any) -> PoolSettings:
 async def make() -> AsyncIterator[Make]:
     rigs: list[Rig] = []
 
-    async def build(*pools: PoolSettings, ready: int = 0, **options: Any) -> Rig:
-        rig = Rig(*(pools or (pool(),)), **options)
+    async def build(*pools: PoolSettings, ready: int = 0, interval_s: float = 15.0, **options: Any) -> Rig:
+        rig = Rig(*(pools or (pool(),)), interval_s=interval_s, **options)
         rigs.append(rig)
         return await rig.start(ready)
 

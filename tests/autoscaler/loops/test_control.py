@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -199,3 +200,38 @@ async def test_what_was_learned_outlives_the_process(make: Make) -> None:
     await rig.tick()
     assert rig.actuator.machines["chat-e1-1"].phase is Phase.READY
     assert rig.actuator.names(ScaleUp) == ["chat-e1-1"], "what runs is taken over, and nothing is started anew"
+
+
+async def test_a_pool_that_may_be_empty_empties_and_the_first_request_wakes_it(make: Make) -> None:
+    rig = await make(pool(min_replicas=0), ready=1)
+    await rig.until_gone("old-0")
+    assert not rig.loop.knocked(), "nobody waits"
+    ticket = rig.offer()
+    assert ticket is not None
+    assert rig.loop.knocked()
+    await rig.tick(after_s=0.5)
+    assert rig.actuator.names(ScaleUp) == ["chat-e1-1"]
+    assert not rig.loop.knocked(), "a start is under way"
+    await rig.tick(3)
+    assert ticket in rig.routed
+    rig.finish_all()
+    await rig.tick(3)
+    assert len(rig.actuator.machines) == 1, "demand within the last minute keeps it"
+
+
+async def test_what_waits_for_a_first_replica_ends_the_rest_early(make: Make) -> None:
+    rig = await make(pool(min_replicas=0), interval_s=3600.0)
+    running = asyncio.create_task(rig.loop.run())
+    try:
+        async with asyncio.timeout(20.0):
+            while not await rig.store.decisions("chat"):
+                await asyncio.sleep(0.01)
+            assert rig.actuator.asked == [], "the first tick had nothing to do"
+            rig.offer()
+            while not rig.actuator.asked:
+                rig.now += 1.0
+                await asyncio.sleep(0.05)
+    finally:
+        running.cancel()
+    assert rig.now < 10_000.0 + 3600.0
+    assert isinstance(rig.actuator.asked[0], ScaleUp)
