@@ -242,10 +242,12 @@ class KubeApi:
         deadline_s: float | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Wait for the call's turn, ask, and note how it went. Without a deadline only the answer's head has one."""
-        wait_s = self.pace.wait_s(self._clock.monotonic())
-        if wait_s > self._deadline_s and not patient:
-            raise NotYetError(f"{method} {path}: not before {wait_s:.1f} s, after errors", retry_after_s=wait_s)
-        await self._sleep(self.pace.take(self._clock.monotonic()))
+        # Asked again after each wait: what another call has met meanwhile may have made it longer.
+        while (wait_s := self.pace.wait_s(self._clock.monotonic())) > 0.0:
+            if wait_s > self._deadline_s and not patient:
+                raise NotYetError(f"{method} {path}: not before {wait_s:.1f} s, after errors", retry_after_s=wait_s)
+            await self._sleep(wait_s)
+        self.pace.take(self._clock.monotonic())
         try:
             async with asyncio.timeout(self._deadline_s) as timer:
                 response = await self._connection.send(method, path, query, body, content_type)

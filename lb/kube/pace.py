@@ -41,6 +41,8 @@ class Pace:
         """Of the trouble that lasts; 0: all is well."""
         self._well_since: float | None = None
         """First success since the last failure."""
+        self._failed_until = 0.0
+        """End of the wait after the last failure that was counted."""
         self._not_before = 0.0
 
     def wait_s(self, now: float) -> float:
@@ -71,13 +73,15 @@ class Pace:
     def failed(self, now: float, *, growing: bool, retry_after_s: float | None = None) -> None:
         """A call failed. `growing`: the server is in trouble, so each failure in a row doubles the wait; otherwise the
         answer was about that one call alone (404, 409), and a second will do."""
-        self._failures = self._failures + 1 if growing else max(self._failures, 1)
+        # One that fails before the wait after another is over had begun before it: the same trouble, met twice.
+        is_news = now >= self._failed_until
+        self._failures = self._failures + 1 if growing and is_news else max(self._failures, 1)
         self._well_since = None
-        wait_s = (
-            min(self._longest_s, self._spacing_s * 2.0 ** min(self._failures - 1, 10)) if growing else self._spacing_s
-        )
-        wait_s = max(wait_s * (1.0 + JITTER_RATIO * self._rng.random()), retry_after_s or 0.0)
-        self._not_before = max(self._not_before, now + wait_s)
+        steps = min(self._failures - 1, 10) if growing else 0
+        wait_s = min(self._longest_s, self._spacing_s * 2.0**steps) * (1.0 + JITTER_RATIO * self._rng.random())
+        if is_news:
+            self._failed_until = now + wait_s
+        self._not_before = max(self._not_before, now + max(wait_s, retry_after_s or 0.0))
 
     def _fill(self, now: float) -> None:
         if self._filled_at is not None:

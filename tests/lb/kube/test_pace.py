@@ -35,6 +35,15 @@ def test_failures_in_a_row_wait_longer_and_longer() -> None:
     assert len({round(wait_s % 1, 6) for wait_s in waits}) == len(waits), "no jitter"
 
 
+def test_calls_that_fail_together_are_one_failure() -> None:
+    calls = pace()
+    for _ in range(5):
+        calls.failed(100.0, growing=True)
+    assert calls.take(100.0) < 2.0
+    calls.failed(101.9, growing=True)
+    assert calls.take(101.9) >= 2.0
+
+
 def test_an_answer_about_one_call_does_not_make_the_next_ones_wait_longer() -> None:
     calls = pace()
     now = 0.0
