@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from autoscaler.policy.actuators import WebhookSettings
+from autoscaler.policy.pool_semantics import pool_findings
 from autoscaler.policy.pools import ScalingSettings
 from autoscaler.policy.schema import Policy
 from lb.address import is_loopback, parse_address
@@ -40,6 +41,7 @@ def findings(policy: Policy, *, runtimes: Iterable[str], scorers: Iterable[str])
     yield from _paths(lb, (*at, "paths"))
     yield from _routing(lb, (*at, "routing"), scorers)
     yield from _limits(lb, at)
+    yield from pool_findings(policy.scaling, ("scaling",))
     yield from _actuators(policy.scaling)
     yield from _repeated(policy.calendars, lambda calendar: calendar.file, ("calendars",), "file", "the file")
 

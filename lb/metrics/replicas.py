@@ -145,3 +145,10 @@ def demand_families(view: DemandView) -> Iterator[Metric]:
         for label, demand in named.items():
             counter.add_metric((label,), read(demand))
         yield counter
+    missed = CounterMetricFamily(
+        "tidegate_demand_missed_requests", "Requests that got less than their pool's objective.", labels=("model",)
+    )
+    for label, demand in named.items():
+        if demand.missed_total is not None:
+            missed.add_metric((label,), demand.missed_total)
+    yield missed

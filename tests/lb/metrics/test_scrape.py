@@ -92,6 +92,7 @@ DEMAND = ModelDemand(
     replicas_total=2,
     outstanding_tokens=1000.0,
     backlog_s=math.inf,
+    missed_total=2,
 )
 RECORD = RequestRecord(
     request_id="r",
@@ -180,6 +181,7 @@ async def test_values_arrive() -> None:
     assert value(samples, "tidegate_replica_in_flight", replica="http://10.0.0.1:8000") == 3
     assert value(samples, "tidegate_replica_state", replica="http://10.0.0.1:8000", state="ready") == 1
     assert value(samples, "tidegate_demand_backlog_seconds", model="llama") == math.inf
+    assert value(samples, "tidegate_demand_missed_requests_total", model="llama") == 2
     assert value(samples, "tidegate_queue_depth", priority="0") == 1
     assert value(samples, "tidegate_open_tickets") == 4
     assert value(samples, "tidegate_connections") == 1
