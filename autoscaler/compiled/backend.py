@@ -33,13 +33,16 @@ __all__ = [
     "prepare_metadata_for_build_wheel",
 ]
 
+_TYPED = ("httptools", "msgspec", "pydantic", "xxhash")
+"""Libraries whose types the compiler should know; what it does not know is called as from interpreted code."""
+
 
 def get_requires_for_build_wheel(config_settings: dict[str, Any] | None = None) -> list[str]:
-    """Beyond setuptools: to compile takes mypyc and, for their types, the libraries that the request path uses."""
+    """Beyond setuptools: to compile takes mypyc and some libraries for their types."""
     wanted: list[str] = list(build_meta.get_requires_for_build_wheel(config_settings))
     if _asked():
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-        wanted += project["project"]["dependencies"]
+        wanted += [one for one in project["project"]["dependencies"] if one.startswith(_TYPED)]
         wanted += [one for one in project["dependency-groups"]["dev"] if one.startswith("mypy[mypyc]")]
     return wanted
 
