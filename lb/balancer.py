@@ -196,6 +196,7 @@ class Balancer:
         self._pending = []
         self._leave(ticket, entry, replica, now)
         ticket.state = TicketState.FINISHED
+        ticket.info.prefix = ()  # 6 kB for a long prompt, which the record of the decision would keep
         if outcome is Outcome.OK:
             if self._verdict.success(replica, ticket, entry, usage, now, effects):
                 produced = self._lessons.answer(ticket, entry, replica, usage, now)

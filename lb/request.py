@@ -33,8 +33,8 @@ class SurfaceName(StrEnum):
 
 @dataclass(slots=True)
 class RequestInfo:
-    """One request. Not frozen, as building a frozen record costs a microsecond on the hot path; nobody writes to it
-    after `Balancer.offer`."""
+    """One request. Not frozen, as building a frozen record costs a microsecond on the hot path; nobody but
+    the balancer writes to it after `Balancer.offer`."""
 
     id: str
     surface: SurfaceName = SurfaceName.OTHER
@@ -60,7 +60,8 @@ class RequestInfo:
     session: int | None = None
     """Hash of the session key, or None."""
     prefix: tuple[int, ...] = ()
-    """Chained hashes of the prompt's leading blocks of `PREFIX_BLOCK_BYTES`; equal leading entries: equal text."""
+    """Chained hashes of the prompt's leading blocks of `PREFIX_BLOCK_BYTES`; equal leading entries: equal text. Empty
+    again once the request has ended."""
     adapter: str | None = None
     """LoRA adapter named by the request, if the surface says so apart from the model."""
 
