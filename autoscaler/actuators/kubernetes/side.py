@@ -258,6 +258,12 @@ class Side:
     def _must_be_theirs(self, view: View) -> None:
         """A lower number must take the pods that were told to end, also after what has changed meanwhile."""
         ending = self._ledger.ending
+        late = [one for one in view.pods if objects.uid(one) in self._ledger.given_up and pods.is_ready(one)]
+        if late:
+            raise ActuatorError(
+                f"{objects.name(late[0])} became ready while it was about to be ended; nothing more is ended until it "
+                f"is clear whether it stays"
+            )
         if self.workload.settings.by_ordinal:
             sure = removal.ordinal_decides(view.pods, ending)
         else:
