@@ -189,15 +189,18 @@ class History:
             return Noted.RECORDED
         return Noted.CLOCK_FORWARD if step > 0 else Noted.CLOCK_BACK
 
-    def series(self, key: str, quantity: Quantity, *, now_s: float, step_s: int = BIN_S) -> Series:
-        """Demand up to the last bin that had ended at `now_s`, in bins of `step_s` that start on multiples of it.
+    def series(
+        self, key: str, quantity: Quantity, *, now_s: float, step_s: int = BIN_S, since_s: float = 0.0
+    ) -> Series:
+        """Demand up to the last bin that had ended at `now_s`, in bins of `step_s` that start on multiples of it, from
+        those on that started at `since_s`.
 
         `step_s` is a multiple of 60. A minute of which half or more was seen is scaled up to the whole, with less it is
         NaN, as are those since the last reading. Empty where nothing is known of the key. Raises SeriesError.
         """
         end = int(now_s // BIN_S)
         track = self._tracks.get(key)
-        bins, sums = _NOTHING if track is None else track.known(end - self._bins_most, end)
+        bins, sums = _NOTHING if track is None else track.known(max(end - self._bins_most, ceil(since_s / BIN_S)), end)
         if not bins.size:
             return Series(end * BIN_S // step_s * step_s, step_s, np.empty(0))
         start_s = int(bins[0]) * BIN_S // step_s * step_s

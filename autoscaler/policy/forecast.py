@@ -45,7 +45,7 @@ class ForecastingSettings(Section):
     time_s: Annotated[Seconds, Field(ge=1, le=600)] = 20.0
     """For one pool's new bins, with a refit if it is due; usually 5 ms, a refit half a second. What takes longer has
     gone astray: the process that computes is ended and begun anew."""
-    begin_s: Annotated[Seconds, Field(ge=1, le=7200)] = 300.0
+    begin_s: Annotated[Seconds, Field(ge=1, le=7200)] = 600.0
     """For going through one pool's history after a start; 45 days of five-minute bins take 25 s of an idle core, and
     the process that computes gets what others leave."""
     memory_bytes: Annotated[Bytes, Field(ge=512 << 20)] = 2 << 30
