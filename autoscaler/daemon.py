@@ -20,7 +20,7 @@ from autoscaler.credentials import Credentials, exposed_secrets, peers_of, read_
 from autoscaler.errors import EXIT_BAD_INPUT, EXIT_FAILURE, EXIT_OK, StartError
 from autoscaler.failures import cannot_listen, in_words, require_files
 from autoscaler.loops.scaling import Scaling
-from autoscaler.metrics import ControlMetrics, SourceMetrics, StoreMetrics, watch_gpus
+from autoscaler.metrics import ControlMetrics, ForecastMetrics, SourceMetrics, StoreMetrics, watch_gpus
 from autoscaler.policy.load import LoadedPolicy, load
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.watch import FileWatch, watch
@@ -154,6 +154,7 @@ class Daemon:
             base=self._base, environ=self._environ, gpus=self._gpus.snapshot,
         )  # fmt: skip
         StoreMetrics(registry, lambda: self._scaling.store_counts)
+        ForecastMetrics(registry, self._scaling.forecast_states, lambda: self._scaling.forecast_restarts)
         hooks = AdminHooks(
             allowed_hosts=settings.admin.allowed_hosts,
             version=version("tidegate"),

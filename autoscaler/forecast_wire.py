@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from forecaster.event_settings import CalendarSettings, EventFields
-from forecaster.forecast import Forecast
+from forecaster.quantiles import Forecast
 from forecaster.series import Series
 from forecaster.settings import ForecastSettings
 from forecaster.trust import Change

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -13,6 +14,7 @@ from prometheus_client.registry import Collector
 from autoscaler.decide.decision import Decision
 from autoscaler.decide.outlook import Outlook
 from autoscaler.fleet import Phase, PoolFleet
+from forecaster.quantiles import Forecast
 from lb.feeds.gpu_feeds import GpuFeeds
 from lb.feeds.node_scraper import PeerState
 from lb.source import Source
@@ -167,6 +169,59 @@ class ControlMetrics:
         if (metric, labels) in self._series:
             self._series.discard((metric, labels))
             metric.remove(*labels)
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastState:
+    """What is told of one pool's forecast."""
+
+    pool: str
+    forecast: Forecast | None
+    age_s: float
+    """Since the end of the newest data in it; NaN: there is none."""
+    fit_s: float
+    failures: int
+
+
+class ForecastMetrics(Collector):
+    """Forecasts by pool; labels are bounded by the policy. Demand is in the pool's unit."""
+
+    def __init__(
+        self, registry: CollectorRegistry, states: Callable[[], Iterable[ForecastState]], restarts: Callable[[], int]
+    ) -> None:
+        self._states = states
+        self._restarts = restarts
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        def gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"tidegate_forecast_{name}", text, labels=("pool", *labels))
+
+        demand = gauge("demand_per_second", "Demand expected a time ahead.", "horizon", "quantile")
+        coverage = gauge("coverage_ratio", "Share of what came true at or below the quantile, of late.", "quantile")
+        loss = gauge("loss_ratio", "Its recent loss against that of the same time of the day before.")
+        age = gauge("age_seconds", "Since the end of its newest data.")
+        fit = gauge("fit_seconds", "CPU time that the last one took.")
+        failures = CounterMetricFamily("tidegate_forecast_failures", "Forecasts that failed.", labels=("pool",))
+        for state in self._states():
+            failures.add_metric((state.pool,), state.failures)
+            made = state.forecast
+            if made is None:
+                # What is not known has no series: a zero would be taken for a number.
+                continue
+            age.add_metric((state.pool,), state.age_s)
+            fit.add_metric((state.pool,), state.fit_s)
+            loss.add_metric((state.pool,), made.score_ratio)
+            for level, share in zip(made.quantiles, made.coverage, strict=True):
+                coverage.add_metric((state.pool, f"{level:g}"), share)
+            for horizon_s, row in zip(made.horizons_s, made.values, strict=True):
+                for level, value in zip(made.quantiles, row, strict=True):
+                    demand.add_metric((state.pool, f"{horizon_s:g}", f"{level:g}"), value / made.step_s)
+        restarts = CounterMetricFamily(
+            "tidegate_forecast_process_restarts", "Times that the process that forecasts had to be ended."
+        )
+        restarts.add_metric((), self._restarts())
+        yield from (demand, coverage, loss, age, fit, failures, restarts)
 
 
 class StoreMetrics(Collector):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from autoscaler.decide.outlook import Outlook
-from forecaster.forecast import Forecast
+from forecaster.quantiles import Forecast
 from forecaster.series import Floats
 
 

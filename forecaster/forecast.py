@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from forecaster.ensemble import Ensemble
 from forecaster.events import Event, factors
 from forecaster.guard import bounded, recent_peak, usable
 from forecaster.lane import EXPERTS
+from forecaster.quantiles import Forecast as Forecast
 from forecaster.series import Floats, Series
 from forecaster.settings import ForecastSettings
 from forecaster.trust import Change, Gate
@@ -26,30 +27,6 @@ _LEAST_EVENT = 0.05
 """What an event leaves of demand is not divided by less: nothing can be learned from hours without demand."""
 _HASTE_S = 7_200.0
 """At most one refit out of turn in this time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """Demand to come."""
-
-    made_at_s: int
-    """Epoch seconds: the end of the newest bin that was read, from which horizons count."""
-    step_s: int
-    horizons_s: tuple[float, ...]
-    """Ascending. The forecast of a horizon is for the bin that ends there (rounded up to whole bins)."""
-    quantiles: tuple[float, ...]
-    values: tuple[tuple[float, ...], ...]
-    """One row per horizon, one value per quantile: demand per bin of `step_s`. Finite, not negative, ascending."""
-    model: str
-    """Expert with the largest weight, over all horizons."""
-    reason: str
-    """Why that one, and what else is known."""
-    score_ratio: float
-    """Recent pinball loss against that of the day before at the same time; NaN until something has come true."""
-    coverage: tuple[float, ...]
-    """Share of truths at or below each quantile of late; NaN until something has come true."""
-    trusted: bool
-    trust_reason: str
 
 
 class Forecaster:

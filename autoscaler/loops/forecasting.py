@@ -17,12 +17,13 @@ from autoscaler.decide.outlook import Outlook
 from autoscaler.forecast_wire import Answer, Ask, Setup
 from autoscaler.loops.demand import models_of
 from autoscaler.loops.forecast_process import ForecastProcess, ForecastProcessError
+from autoscaler.metrics import ForecastState
 from autoscaler.outlooks import aged, nothing, outlook_of, pooled
 from autoscaler.policy.forecast import ForecastingSettings
 from autoscaler.policy.pools import PoolSettings
 from forecaster.event_settings import CalendarSettings, EventFields
-from forecaster.forecast import Forecast
 from forecaster.history import BIN_S, BINS_MOST, History, Quantity
+from forecaster.quantiles import Forecast
 from forecaster.series import Floats, Series
 from forecaster.settings import ForecastSettings
 from lb.clock import Clock
@@ -139,10 +140,16 @@ class ForecastLoop:
             for name, one in self._pools.items()
         }
 
-    @property
-    def pools(self) -> Sequence[PoolForecast]:
+    def states(self) -> list[ForecastState]:
         """For metrics."""
-        return tuple(self._pools.values())
+        now = self._clock.monotonic()
+        return [
+            ForecastState(
+                name, one.forecast, float("nan") if one.outlook is None else now - one.outlook.made_at, one.fit_s,
+                one.failures,
+            )
+            for name, one in self._pools.items()
+        ]  # fmt: skip
 
     @property
     def _settings(self) -> ForecastSettings:

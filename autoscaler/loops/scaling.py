@@ -10,15 +10,15 @@ from pathlib import Path
 
 from autoscaler.actuator import Observed
 from autoscaler.actuators import Surroundings, build_actuator
-from autoscaler.decide.outlook import Outlook
 from autoscaler.errors import EXIT_BAD_INPUT, StartError
 from autoscaler.loops.control import ControlLoop
+from autoscaler.loops.forecasting import ForecastLoop, Plan
 from autoscaler.loops.hands import Hands
 from autoscaler.loops.joined import reported
 from autoscaler.loops.leadership import Leadership
 from autoscaler.loops.recording import Recorder
 from autoscaler.loops.report import explained
-from autoscaler.metrics import ControlMetrics
+from autoscaler.metrics import ControlMetrics, ForecastState
 from autoscaler.policy.pools import PoolSettings, ScalingSettings
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.store import StoreSettings
@@ -46,6 +46,7 @@ class Prepared:
     settings: ScalingSettings
     store: StoreSettings
     hands: Mapping[str, Hands]
+    plan: Plan
 
 
 class Scaling:
@@ -61,9 +62,8 @@ class Scaling:
         base: Path,
         environ: Mapping[str, str],
         gpus: Callable[[], NodeSnapshot],
-        outlooks: Callable[[], Mapping[str, Outlook]] = dict,
     ) -> None:
-        """`base`: where relative names of the policy lie. `outlooks`: the latest forecast of each pool."""
+        """`base`: where relative names of the policy lie."""
         self._gateway = gateway
         self._clock = clock
         self._metrics = metrics
@@ -71,7 +71,6 @@ class Scaling:
         self._base = base
         self._environ = environ
         self._gpus = gpus
-        self._outlooks = outlooks
         self._leader: Leadership | None = None
         self._hands: Mapping[str, Hands] = {}
         self._pools: dict[str, PoolSettings] = {}
@@ -80,6 +79,7 @@ class Scaling:
         self.store: Store | None = None
         """None: not started, as there is nothing to do."""
         self.recorder: Recorder | None = None
+        self.forecasts: ForecastLoop | None = None
         self.control: ControlLoop | None = None
 
     # ------------------------------------------------------------------ what a policy asks for
@@ -102,7 +102,8 @@ class Scaling:
                 hands[pool.name] = self._hands[pool.name]
             else:
                 hands[pool.name] = Hands(pool.name, build_actuator(pool, around), self._clock.monotonic)
-        return Prepared(policy.scaling, policy.store, hands)
+        plan = Plan(policy.forecast, policy.events, policy.calendars, self._base, policy.scaling.pools)
+        return Prepared(policy.scaling, policy.store, hands, plan)
 
     def state_directory(self, settings: StoreSettings) -> Path | None:
         """Where the store is; None: in memory."""
@@ -127,6 +128,7 @@ class Scaling:
         self._store_settings = prepared.store
         self.recorder = Recorder(self._gateway.balancer.demand, self.store, self._clock)
         await self.recorder.recall()
+        self.forecasts = ForecastLoop(self.recorder.history, self._clock, prepared.plan)
         self._take(prepared)
         if prepared.settings.lease is not None:
             try:
@@ -137,7 +139,7 @@ class Scaling:
         self.control = ControlLoop(
             self._gateway, prepared.settings, self._hands, self.store, self._clock, self._metrics,
             boot=_boot(), epoch=f"{_base36(int(self._clock.wall()))}-",
-            outlooks=self._outlooks, leads=self.leads, utilization=self._utilization,
+            outlooks=self.forecasts.outlooks, leads=self.leads, utilization=self._utilization,
         )  # fmt: skip
         if prepared.settings.pools and directory is None:
             log.warning("what the controller learns ends with the process: store.directory names no place for it")
@@ -159,11 +161,12 @@ class Scaling:
 
     async def use(self, prepared: Prepared) -> None:
         """The policy was read again."""
-        if self.control is None or self.store is None:
+        if self.control is None or self.store is None or self.forecasts is None:
             await self.start(prepared)
             return
         self.store.retention = _retention(prepared.store)
         self._take(prepared)
+        self.forecasts.reconfigure(prepared.plan)
         await self.control.reconfigure(prepared.settings, self._hands)
 
     def restart_needed(self, prepared: Prepared) -> list[str]:
@@ -198,6 +201,8 @@ class Scaling:
 
     async def close(self) -> None:
         """After the tasks have ended: save, let go of actuators and of the lease, write what waits."""
+        if self.forecasts is not None:
+            await self.forecasts.close()
         if self.control is not None:
             await self.control.close()
         if self._leader is not None:
@@ -216,6 +221,15 @@ class Scaling:
             return (0, 0, 0)
         counts = self.store.counts
         return counts.written, counts.failed, counts.dropped
+
+    def forecast_states(self) -> list[ForecastState]:
+        """Every pool's forecast, for metrics."""
+        return [] if self.forecasts is None else self.forecasts.states()
+
+    @property
+    def forecast_restarts(self) -> int:
+        """Times that the process that forecasts had to be ended."""
+        return 0 if self.forecasts is None else self.forecasts.restarts
 
     def pools(self) -> list[dict[str, object]]:
         """Every pool as of its last tick."""
