@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -41,7 +42,8 @@ async def test_a_head_that_trickles_is_refused_in_time(make_admin: MakeAdmin, fi
     trickle = asyncio.create_task(_trickle(writer))
     async with asyncio.timeout(5):
         assert (await answer(reader)) == b"408 "
-        assert await reader.read() == b""
+        with contextlib.suppress(ConnectionResetError):  # for the byte that was on its way
+            assert await reader.read() == b""
     assert asyncio.get_running_loop().time() - began >= HEAD_S * 0.9
     trickle.cancel()
     writer.close()
