@@ -34,11 +34,9 @@ def room_of(template: Object) -> dict[str, dict[str, str]]:
         for container in containers:
             for resource, amount in objects.part(container, "resources", which).items():
                 held = room.setdefault(which, {})
-                if resource not in held:
-                    held[resource] = str(amount)
-                elif objects.quantity(amount):
-                    # Plain counts add up. Byte quantities of side-cars are small beside the engine's: the first counts.
-                    held[resource] = f"{objects.quantity(held[resource]) + objects.quantity(amount):g}"
+                known = held.get(resource)
+                both = objects.quantity(known) + objects.quantity(amount)
+                held[resource] = str(amount) if known is None else f"{both:.3f}".rstrip("0").rstrip(".")
     if not room:
         raise ActuatorError("the workload's pods ask for no resources, so nothing can hold a place of their size")
     return room

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 Object = Mapping[str, Any]
 _NOTHING: Object = {}
+_FACTORS = {
+    "": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
+    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50,
+}  # fmt: skip
+_QUANTITY = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)(n|u|m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi|)\Z")
 
 
 def part(value: Object, *path: str) -> Object:
@@ -73,15 +79,14 @@ def epoch_s(stamp: object) -> float | None:
 
 
 def quantity(value: object) -> float:
-    """A resource quantity that is a count, such as GPUs: plain or with `k`, `m`; 0 if it is none."""
-    try:
-        if isinstance(value, str) and value.endswith("m"):
-            return float(value[:-1]) / 1000.0
-        if isinstance(value, str) and value.endswith("k"):
-            return float(value[:-1]) * 1000.0
-        return float(value) if isinstance(value, int | float | str) else 0.0
-    except ValueError:
-        return 0.0
+    """A resource quantity (`8`, `500m`, `80Gi`) as a number; 0 if it is none.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+    """
+    if isinstance(value, int | float):
+        return float(value)
+    match = _QUANTITY.match(value) if isinstance(value, str) else None
+    return float(match[1]) * _FACTORS[match[2]] if match is not None else 0.0
 
 
 def by_uid(objects: Iterable[Object]) -> dict[str, Object]:

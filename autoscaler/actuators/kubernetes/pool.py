@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -20,8 +21,10 @@ from lb.kube import ForbiddenError, KubeApi, KubeError, NotFoundError
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 10.0
-"""Longest time for one look; in trouble calls are a second apart, and the rest waits for the next tick."""
+LOOK_S = 8.0
+"""Longest time for one look: in trouble calls are a second apart, and it takes six."""
+UPKEEP_S = 3.0
+"""Longest time for what is written after it; the rest waits for the next tick."""
 _NODE_S = 60.0
 """How long a node that has its GPUs is believed to keep them."""
 _MARKS = 8
@@ -68,9 +71,13 @@ class KubernetesActuator:
         except TimeoutError:
             raise ActuatorError(f"pool {self._name}: the Kubernetes API took longer than {LOOK_S:g} s") from None
         except ActuatorError as error:
-            await self._report_blind(error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(UPKEEP_S):
+                    await self._report_blind(error)
             raise
-        await self._after(seen)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UPKEEP_S):
+                await self._after(seen)
         return seen
 
     async def _observe(self) -> Observation:
