@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.loops.kubernetes_lease import KubernetesLease
+from autoscaler.loops.leader import LeaderLoop
 from autoscaler.policy.lease import LeaseSettings
 from lb.kube import KubeApi
 from tests.kubernetes import fleets
@@ -189,3 +191,41 @@ async def test_j11_at_the_times_that_are_shipped_another_one_acts_within_twenty_
     print(f"failover at {REAL.duration_s:g}/{REAL.fence_s:g}/{REAL.retry_s:g} s: {failover_s:.2f} s")
     assert REAL.fence_s < failover_s <= 20.0
     assert contest.doubles() == []
+
+
+async def test_j14_wall_clocks_an_hour_apart_change_nothing(cluster: Cluster, namespace: str) -> None:
+    """One candidate believes to be an hour ahead, one an hour behind: what they write into the Lease is for people."""
+    loops, leases, tasks = [], [], []
+    for index, skew_s in enumerate((3600.0, -3600.0)):
+        lease = KubernetesLease(
+            cluster.access(),
+            SHORT,
+            namespace,
+            wall=lambda skew_s=skew_s: time.time() + skew_s,
+            rng=random.Random(index),
+        )
+        leases.append(lease)
+        loops.append(LeaderLoop(SHORT, f"candidate-{index}", lease, rng=random.Random(index)))
+    try:
+        for loop in loops:
+            tasks.append(asyncio.create_task(loop.run()))
+            await asyncio.sleep(1.0)
+        ended = time.monotonic() + 2.5 * SHORT.duration_s
+        while time.monotonic() < ended:
+            assert [loop.leads() for loop in loops] == [True, False], "the first one keeps what it holds"
+            await asyncio.sleep(0.02)
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/tidegate"
+        spec = cluster.call("GET", path)[1]["spec"]
+        assert (spec["holderIdentity"], spec["leaseTransitions"]) == ("candidate-0", 0)
+        tasks[0].cancel()
+        await loops[0].give_back()
+        began = time.monotonic()
+        while not loops[1].leads():
+            assert time.monotonic() - began < SHORT.duration_s, "a lease that is given back is not waited for"
+            await asyncio.sleep(0.01)
+        assert not loops[0].leads()
+    finally:
+        for task in tasks:
+            task.cancel()
+        for lease in leases:
+            await lease.close()

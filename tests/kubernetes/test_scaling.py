@@ -55,7 +55,7 @@ async def test_asking_again_for_the_same_starts_raises_nothing_also_after_a_rest
     assert scene.replicas() == 2
 
 
-async def test_the_drained_pod_goes_and_no_other(scene: Scene) -> None:
+async def test_j21_the_drained_pod_goes_and_no_other(scene: Scene) -> None:
     scene.deploy("llm", 4)
     actuator = scene.actuator()
     seen = await until(actuator, ready(4))
@@ -85,7 +85,7 @@ async def test_a_pod_that_is_taken_back_loses_its_mark_and_its_place_in_the_queu
     assert COST not in notes
 
 
-async def test_a_ready_pod_goes_although_a_replica_set_would_rather_take_one_that_starts(scene: Scene) -> None:
+async def test_j21_a_ready_pod_goes_although_a_replica_set_would_rather_take_one_that_starts(scene: Scene) -> None:
     """ReplicaSets end pods that are not ready first, whatever their deletion cost."""
     scene.deploy("llm", 2, annotations={"test/ready-delay": "1h"})
     actuator = scene.actuator()
@@ -189,7 +189,7 @@ async def test_two_kinds_are_two_workloads(scene: Scene) -> None:
         await actuator.apply(up(4, "h1", kind="h100"))
 
 
-async def test_the_mark_is_there_before_the_number_is_lowered(scene: Scene) -> None:
+async def test_j21_the_mark_is_there_before_the_number_is_lowered(scene: Scene) -> None:
     scene.deploy("llm", 3, annotations={"test/exit-after": "2s"})
     actuator = scene.actuator()
     seen = await until(actuator, ready(3))
