@@ -27,7 +27,7 @@ ago (10m, 2h30m). Decisions that changed something are kept for a month, those b
 Examples:
   tidegate explain chat
   tidegate explain chat --at 14:05
-  tidegate explain chat --at 2h --store /var/lib/tidegate/tidegate.db
+  tidegate explain chat --at 2h --store /var/lib/tidegate
 
 \b
 Exit codes: 0 printed, 1 nobody answers or nothing is known, 2 wrong command line.
@@ -50,7 +50,7 @@ def explain(
     admin: Annotated[str, typer.Option(metavar="ADDR", help="Admin API of the daemon.")] = "127.0.0.1:9400",
     admin_token: Annotated[str | None, typer.Option(metavar="REF", help="env:NAME of the admin token.")] = None,
     store: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read the daemon's tidegate.db instead of asking it.")
+        Path | None, typer.Option(metavar="PATH", help="Read the daemon's store.directory instead of asking it.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -77,10 +77,10 @@ def explain(
 def from_store(path: Path, pool: str, at: float) -> dict[str, Any]:
     """Raises StartError."""
     from autoscaler.loops.report import explained
-    from autoscaler.store import StoreError, StoreFile
+    from autoscaler.store import STORE_FILE, StoreError, StoreFile
 
     try:
-        file = StoreFile.open_for_reading(path)
+        file = StoreFile.open_for_reading(path / STORE_FILE if path.is_dir() else path)
         decision, pools = file.decision(pool, at), file.pools()
         file.close()
     except StoreError as error:

@@ -23,7 +23,7 @@ from autoscaler.policy.pools import PoolSettings, ScalingSettings
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.store import StoreSettings
 from autoscaler.roots import RootTasks
-from autoscaler.store import Store, StoreError
+from autoscaler.store import STORE_FILE, Store, StoreError
 from autoscaler.store.store import Retention
 from lb.clock import Clock
 from lb.endpoint import Endpoint
@@ -33,7 +33,6 @@ from nvml.sample import NodeSnapshot
 
 log = logging.getLogger(__name__)
 
-STORE_FILE = "tidegate.db"
 _TASKS = ("demand history", "control")
 _ELECTION = "leader election"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -18,7 +18,7 @@ class StoreSettings(Section):
     which systemd sets; where there is none, history and what was learned end with the process, and local replicas,
     which do not, are remembered in $XDG_STATE_HOME/tidegate (~/.local/state/tidegate)."""
     history_s: Annotated[Seconds, Field(ge=86_400)] = 56 * 86_400.0
-    """How long demand is kept: eight weeks show a weekly shape eight times, and take 3 MB a model."""
+    """How long demand is kept: eight weeks show a weekly shape eight times, and take 4 MB a model."""
     decisions_s: Annotated[Seconds, Field(ge=3600)] = 30 * 86_400.0
     """How long decisions are kept that changed something or had a new reason."""
     ordinary_s: Annotated[Seconds, Field(ge=3600)] = 86_400.0

@@ -5,7 +5,7 @@ the daemon talks to.
 """
 
 from autoscaler.store.file import StoreFile
-from autoscaler.store.rows import BIN_S, Bin, StoredDecision, StoreError
+from autoscaler.store.rows import BIN_S, STORE_FILE, Bin, StoredDecision, StoreError
 from autoscaler.store.store import Store
 
-__all__ = ["BIN_S", "Bin", "Store", "StoreError", "StoreFile", "StoredDecision"]
+__all__ = ["BIN_S", "STORE_FILE", "Bin", "Store", "StoreError", "StoreFile", "StoredDecision"]

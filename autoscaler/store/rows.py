@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 
+STORE_FILE = "tidegate.db"
+"""Name of the file in `store.directory`."""
 BIN_S = 60
 """Width of a bin of demand: start-ups take minutes, so that nothing finer is worth keeping for weeks."""
 

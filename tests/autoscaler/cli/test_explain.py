@@ -89,7 +89,7 @@ def test_a_decision_of_the_past_is_read_from_the_store(tmp_path: Path) -> None:
     assert json.loads(result.output)["at"] == 1_772_370_000.0
     shown = CliRunner().invoke(build(), given)
     assert shown.output.startswith("chat: up 3 -> 4; saturation: backlog of 54 s\n")
-    nothing = CliRunner().invoke(build(), ["explain", "other", "--store", str(path)])
+    nothing = CliRunner().invoke(build(), ["explain", "other", "--store", str(tmp_path)])
     assert isinstance(nothing.exception, StartError)
     assert "pools with decisions: chat" in str(nothing.exception)
 

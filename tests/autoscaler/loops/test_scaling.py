@@ -13,13 +13,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from autoscaler.errors import StartError
-from autoscaler.loops.scaling import STORE_FILE, Scaling
+from autoscaler.loops.scaling import Scaling
 from autoscaler.metrics import ControlMetrics
 from autoscaler.policy.lease import LeaseSettings
 from autoscaler.policy.pools import PoolSettings
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.store import StoreSettings
 from autoscaler.roots import RootTasks
+from autoscaler.store import STORE_FILE
 from lb.clock import SYSTEM_CLOCK, Clock
 from lb.endpoint import endpoint_from_url
 from lb.errors import SettingsError
