@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Plays Tidegate's own controller and the usual autoscalers in a model of the fleet: the same demand, the same start-up
-times, billed from the request for a replica to its end. The table gives GPU-hours at equal shares of requests past the
-objective (time to first token up to 2 s, 100 ms between tokens), each policy with its knob where it needs it.
+times, billed from the request for a replica to its end. The first table has the strategies that people choose from, as
+they are usually set: cost, mean wait for the first token, and what may go wrong. The second gives GPU-hours at equal
+shares of requests past the objective (time to first token up to 2 s, 100 ms between tokens), each policy with its knob
+where it needs it.
 
 \b
 Examples:
   tidegate simulate --demand requests.csv --lengths trace.csv.gz --peak 20 --days 7
+  tidegate simulate --demand requests.csv --lengths trace.csv.gz --policies none --disturbed
   tidegate simulate --trace trace.csv.gz --scenario new-node --policies tidegate,hpa,oracle-L --plot out.png
   tidegate simulate --demand requests.csv --lengths trace.csv.gz --compare old.yaml new.yaml
 
@@ -63,9 +66,13 @@ def simulate(
         tuple[Path, Path] | None, typer.Option(metavar="A B", help="Two policies: what changes from A to B.")
     ] = None,
     policies: Annotated[
-        str, typer.Option(metavar="NAMES", help="Whom to play, with commas.")
+        str, typer.Option(metavar="NAMES", help="Whom to compare at equal misses, with commas; none: nobody.")
     ] = "tidegate,max,hpa,keda,kpa,ray,seasonal,oracle-L,oracle-0",
     engine: Annotated[str, typer.Option(help="fast, or exact: every request through the real balancer.")] = "fast",
+    strategies: Annotated[bool, typer.Option(help="Also play the usual strategies, each as it is usually set.")] = True,
+    disturbed: Annotated[
+        bool, typer.Option("--disturbed", help="Readings get lost, stop for ten minutes, turn into NaN.")
+    ] = False,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Runs with different noise.")] = 1,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Everything, as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="OUT.png", help="GPU-hours over misses.")] = None,
@@ -89,6 +96,8 @@ def simulate(
             engine=engine_of(engine),
             seeds=seeds,
             pools=pools_of(policy, compare),
+            strategies=strategies and compare is None,
+            disturbed=disturbed,
         )
         experiment.run(plan, json_out=json_out, plot=plot, dump_schedule=dump_schedule)
     except experiment.InputError as error:
@@ -107,12 +116,18 @@ def engine_of(name: str) -> str:
 def pools_of(policy: Path | None, compare: tuple[Path, Path] | None) -> tuple[tuple[str, PoolSettings | None], ...]:
     """Tidegate's policies by the name that the table shows."""
     from autoscaler.commands.experiment import InputError
-    from autoscaler.sim.lab import TIDEGATE
+    from autoscaler.sim.lab import EVERYONE, TIDEGATE
+    from autoscaler.sim.strategies import STRATEGIES
 
     if compare is not None:
         if policy is not None:
             raise InputError("give --policy or --compare, not both")
-        return tuple((path.stem, _pool(path)) for path in compare)
+        names = [path.stem for path in compare]
+        if names[0] == names[1] or set(names) & {*EVERYONE, *STRATEGIES}:
+            names = [str(path) for path in compare]
+        if names[0] == names[1]:
+            raise InputError(f"--compare {names[0]} {names[1]}: the same file twice")
+        return tuple((name, _pool(path)) for name, path in zip(names, compare, strict=True))
     return ((TIDEGATE, None if policy is None else _pool(policy)),)
 
 

@@ -85,13 +85,14 @@ def calibrate(
         window = sums.setdefault(second // _WINDOW_S, [0.0, 0.0])
         window[0] += flow.fullness
         window[1] += flow.waiting
-    fullness, shares, weights = [], [], []
-    for index, (offered, missed) in engine.tally.windows.items():
+    fullness, shares, delays, weights = [], [], [], []
+    for index, (offered, missed, delay_s) in engine.tally.windows.items():
         if offered and sums[index][1] < 1.0:
             fullness.append(sums[index][0] / _WINDOW_S)
             shares.append(missed / offered)
+            delays.append(delay_s / offered)
             weights.append(offered)
-    return replace(base, late=_isotonic(fullness, shares, weights))
+    return replace(base, late=_isotonic(fullness, shares, weights), delay_s=_isotonic(fullness, delays, weights))
 
 
 def _isotonic(xs: list[float], ys: list[float], weights: list[float]) -> tuple[float, ...]:

@@ -183,7 +183,8 @@ class ExactEngine:
             self.latencies.append(at - job.arrived)
         late = job.late or (job.output > 1 and (at - job.first) / (job.output - 1) > self._inter_token_s)
         self._missed += late
-        self.tally.add(job.arrived, 1.0, float(late))
+        delay_s = job.first - job.arrived - self._model.alone_s(job.prompt, 1)[0]
+        self.tally.add(job.arrived, 1.0, float(late), 0.0, max(0.0, delay_s))
 
     def _arm(self, machine: _Machine) -> None:
         at = machine.replica.next_event_at()
@@ -205,7 +206,7 @@ class ExactEngine:
         info = RequestInfo(id="", surface=SurfaceName.CHAT, model=_MODEL, prompt_tokens=job.prompt, stream=True)
         decision = self.balancer.offer(info, now, job)
         if isinstance(decision, Rejected):
-            self._refuse(job)
+            self._refuse(job, now)
             return
         job.ticket = decision.ticket
         self._count(now, 1)
@@ -221,9 +222,9 @@ class ExactEngine:
         machine.replica.submit(SimRequest(job, job.prompt, job.output), now)
         self._arm(machine)
 
-    def _refuse(self, job: _Job) -> None:
+    def _refuse(self, job: _Job, now: float) -> None:
         self._missed += 1
-        self.tally.add(job.arrived, 1.0, 1.0, 1.0)
+        self.tally.add(job.arrived, 1.0, 1.0, 1.0, now - job.arrived)
 
     def _apply(self, effects: Effects, now: float) -> None:
         for effect in effects:
@@ -237,7 +238,7 @@ class ExactEngine:
                 self._count(now, -1)
                 job = effect.ticket.owner
                 assert isinstance(job, _Job)
-                self._refuse(job)
+                self._refuse(job, now)
 
     # ------------------------------------------------------------------ replicas come and go
 

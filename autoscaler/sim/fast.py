@@ -62,7 +62,7 @@ class FastEngine:
                 self._drained(heappop(drains)[1], now)
             if now % tick_s == 0:
                 policy.tick(self._reading(now), roster)
-            missed, refused, served = flow.second(drawn, len(roster.ready))
+            missed, refused, served, delay_s = flow.second(drawn, len(roster.ready))
             came = drawn.came
             if self._joining_late:
                 missed = min(float(came), missed + self._joining_late)
@@ -71,7 +71,7 @@ class FastEngine:
             self._missed += missed
             self._served += served
             ring[now % (_WINDOW_S + 1)] = (self._offered, self._served)
-            tally.add(now, came, missed, refused)
+            tally.add(now, came, missed, refused, delay_s)
             if progress is not None and now % _WINDOW_S == _WINDOW_S - 1:
                 progress(_WINDOW_S)
 

@@ -33,6 +33,17 @@ class Second(NamedTuple):
     """[requests, reserved tokens] by how many buckets of answer tokens they will take."""
 
 
+class Passed(NamedTuple):
+    """What came of a second, in requests."""
+
+    late: float
+    """Of those that came, those refused included."""
+    refused: float
+    served: float
+    delay_s: float
+    """Sum of the times to first token of those that came beyond those on an idle replica."""
+
+
 def draw(model: PoolModel, arrivals: NDArray[np.int64], rng: np.random.Generator) -> Iterator[Second]:
     """These seconds, with lengths drawn as the exact engine draws them: a few long requests are most of the work."""
     for begin in range(0, len(arrivals), _CHUNK_S):
@@ -110,15 +121,15 @@ class Flow:
         self._put(model.steady * self.total)
         self.arrival_rate = self._admit_rate = per_s
 
-    def second(self, drawn: Second, ready: int) -> tuple[float, float, float]:
-        """Let a second pass. Returns requests (late, refused, served); those refused are counted as late too."""
+    def second(self, drawn: Second, ready: int) -> Passed:
+        """Let a second pass."""
         came = drawn.came
         self.arrival_rate += _RATE_STEP * (came - self.arrival_rate)
         if not ready:
             self._queue(drawn)
             refused = max(0.0, self.waiting - self._model.full_s * max(self.arrival_rate, 1.0))
             self._turn_away(refused)
-            return float(came), refused, 0.0
+            return Passed(float(came), refused, 0.0, came * self._model.full_s)
         served = self._complete(ready)
         room = min((ready * self._kv - self._reserved) / self._mean_tokens, ready * self._limit - self.total)
         if not self.waiting and came <= room:
@@ -194,18 +205,21 @@ class Flow:
         self.total = max(0.0, self.total - served)
         return served
 
-    def _judge(self, came: int, ready: int, served: float) -> tuple[float, float, float]:
-        share = self._late[min(GRID, int(GRID * self.fullness))]
+    def _judge(self, came: int, ready: int, served: float) -> Passed:
+        step = min(GRID, int(GRID * self.fullness))
+        share, delay_s = self._late[step], self._model.delay_s[step]
         refused = 0.0
         if self.waiting > 0.0:
             pace = max(self._admit_rate, 1e-9)
-            late = (self.waiting / pace - self._soon) / self._span
+            wait_s = min(self.waiting / pace, self._model.full_s)
+            delay_s += wait_s
+            late = (wait_s - self._soon) / self._span
             share = max(share, min(1.0, late))
             # Replicas hold some of those that wait; the balancer turns away who waits for longer than it allows.
             at_replicas = max(0.0, ready * self._limit - self.total)
             refused = min(float(came), max(0.0, self.waiting - at_replicas - pace * self._model.full_s))
             self._turn_away(refused)
-        return max(came * share, refused), refused, served
+        return Passed(max(came * share, refused), refused, served, came * delay_s)
 
     # ------------------------------------------------------------------ replicas come and go
 

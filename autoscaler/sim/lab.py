@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoscaler.decide.decision import Decision
 from autoscaler.decide.outlook import Outlook
 from autoscaler.policy.pools import PoolSettings
 from autoscaler.sim.calibration import capacity
+from autoscaler.sim.disturbance import Disturbed
 from autoscaler.sim.exact import ExactEngine
 from autoscaler.sim.fast import FastEngine
 from autoscaler.sim.oracle import Oracle
@@ -53,9 +54,13 @@ class Lab:
     """What was forecast, by the second of the load at which it was made."""
     noise: int = 0
     """Other lengths for the same arrivals and start-up times, in the fast engine."""
+    disturbed: bool = False
+    """Policies get disturbed readings; oracles read nothing."""
 
     def policy(self, name: str, knob: float | None = None) -> Policy:
         """A policy by name. Tidegate without a knob finds its margin itself."""
+        if self.disturbed and name not in ORACLES:
+            return Disturbed(replace(self, disturbed=False).policy(name, knob), self.seed)
         if name == TIDEGATE:
             return self.tidegate(knob)
         chosen = 1.0 if knob is None else knob

@@ -47,6 +47,8 @@ class PoolModel:
     """Share of the KV memory that is filled when requests wait for it; the rest is too small for who is next."""
     late: tuple[float, ...]
     """Share of requests past the objective while none waits, by fullness in `GRID` steps."""
+    delay_s: tuple[float, ...]
+    """Mean time to first token beyond that on an idle replica while none waits, in the same steps."""
     late_wait_s: float
     """Mean wait that makes half of the requests late."""
     spread_s: float
@@ -109,6 +111,7 @@ def plain(model: ReplicaModel, lengths: Lengths, *, seed: int = 1) -> PoolModel:
         steady=steady_ends(lengths, bucket_tokens),
         kv_room=0.95,
         late=(0.0,) * (GRID + 1),
+        delay_s=(0.0,) * (GRID + 1),
         late_wait_s=1.6,
         spread_s=0.8,
         drain_s=drain_times(model, lengths, np.random.default_rng(seed)),

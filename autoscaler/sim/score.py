@@ -26,6 +26,8 @@ class Score:
     refused: float
     worst_window: float
     """Share of misses in the worst 15 minutes."""
+    delay_s: float
+    """Mean time to first token beyond that on an idle replica; refused requests count with their wait."""
     requests: int
     actions_per_day: float
     reversals_per_day: float
@@ -43,18 +45,22 @@ class Tally:
         self.offered = 0.0
         self.missed = 0.0
         self.refused = 0.0
+        self.delay_s = 0.0
         self.windows: dict[int, list[float]] = {}
-        """(offered, missed) by window, counted from second 0 of what is played."""
+        """(offered, missed, seconds of delay) by window, counted from second 0 of what is played."""
 
-    def add(self, now: float, offered: float, missed: float, refused: float = 0.0) -> None:
+    def add(self, now: float, offered: float, missed: float, refused: float = 0.0, delay_s: float = 0.0) -> None:
+        """Requests that came at `now`; `delay_s` is the sum of their delays."""
         if now < UNSCORED_S:
             return
         self.offered += offered
         self.missed += missed
         self.refused += refused
-        window = self.windows.setdefault(int(now) // self._window_s, [0.0, 0.0])
+        self.delay_s += delay_s
+        window = self.windows.setdefault(int(now) // self._window_s, [0.0, 0.0, 0.0])
         window[0] += offered
         window[1] += missed
+        window[2] += delay_s
 
     def score(self, policy: str, knob: float, roster: Roster, end: float) -> Score:
         days = max(end - UNSCORED_S, 1.0) / 86_400.0
@@ -67,7 +73,8 @@ class Tally:
             gpu_hours=roster.billed_until(end) / 3600.0,
             misses=self.missed / offered,
             refused=self.refused / offered,
-            worst_window=max((missed / max(came, 1.0) for came, missed in self.windows.values()), default=0.0),
+            worst_window=max((missed / max(came, 1.0) for came, missed, _ in self.windows.values()), default=0.0),
+            delay_s=self.delay_s / offered,
             requests=int(self.offered),
             actions_per_day=roster.actions / days,
             reversals_per_day=roster.reversals / days,

@@ -96,11 +96,15 @@ def load_of(series: Series, *, days: float | None, peak_per_s: float | None, see
     peak = peak_of(intensity)
     if series.step_s >= COARSE_S:
         intensity = intensity * noise(len(intensity), rng)
-    start = 0 if days is None else max(0, len(intensity) - int(days * 86_400))
-    return Load(rng.poisson(intensity), start, float(series.start_s), intensity, peak, scale)
+    return Load(rng.poisson(intensity), _start(len(intensity), days), float(series.start_s), intensity, peak, scale)
 
 
-def load_of_trace(trace: Trace, *, peak_per_s: float | None, seed: int) -> Load:
+def _start(seconds: int, days: float | None) -> int:
+    """First second that is played."""
+    return 0 if days is None else max(0, seconds - int(days * 86_400))
+
+
+def load_of_trace(trace: Trace, *, days: float | None, peak_per_s: float | None, seed: int) -> Load:
     """A trace as it was, superposed or thinned to a peak: each request becomes a Poisson number of copies that arrive
     up to 30 s apart. Time is never stretched."""
     rng = np.random.default_rng(seed)
@@ -114,4 +118,4 @@ def load_of_trace(trace: Trace, *, peak_per_s: float | None, seed: int) -> Load:
         counts = np.bincount(moved, minlength=seconds)[:seconds]
     width = min(60, seconds)
     smooth = np.convolve(counts, np.ones(width) / width, "same")
-    return Load(counts, 0, 0.0, smooth, peak_of(smooth))
+    return Load(counts, _start(seconds, days), 0.0, smooth, peak_of(smooth))

@@ -15,6 +15,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from typer.testing import CliRunner
+
+from autoscaler.cli import build
 
 TRACE = Path(__file__).parents[2] / "data" / "traces" / "servegen_r1_sample.csv.gz"
 
@@ -39,12 +42,13 @@ def test_simulate_writes_all_that_was_asked_for(demand: Path, tmp_path: Path) ->
     out = {name: tmp_path / name for name in ("out.json", "out.png", "out.csv")}
     done = tidegate(
         "simulate", "--demand", str(demand), "--lengths", str(TRACE), "--days", "0.1",
-        "--policies", "tidegate,oracle-0",
+        "--policies", "tidegate,oracle-0", "--no-strategies",
         "--json", str(out["out.json"]), "--plot", str(out["out.png"]), "--dump-schedule", str(out["out.csv"]),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "tidegate" in done.stdout
-    assert "fast engine" in done.stdout
+    assert "GPU-hours within 2% and misses within 0.3 points" in done.stdout
+    assert "always maximum" not in done.stdout
     record = json.loads(out["out.json"].read_text())
     assert [row["policy"] for row in record["rows"]] == ["tidegate", "oracle-0"]
     assert record["rows"][0]["killed"] == 0
@@ -53,6 +57,22 @@ def test_simulate_writes_all_that_was_asked_for(demand: Path, tmp_path: Path) ->
         schedule = list(csv.DictReader(file))
     assert float(schedule[0]["time_s"]) == 0.0
     assert all(int(row["desired_replicas"]) >= 1 for row in schedule)
+
+
+def test_strategies_are_told_by_cost_wait_and_risk(demand: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    done = tidegate(
+        "simulate", "--demand", str(demand), "--lengths", str(TRACE), "--days", "0.1", "--policies", "none",
+        "--peak", "5", "--disturbed", "--json", str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if line.startswith("│")}
+    assert list(lines) == ["always maximum", "reactive", "predictive", "minimum + aggressive", "hybrid"]
+    assert all(word in done.stdout for word in ("cost", "mean wait", "misses", "killed", "disturbed readings"))
+    runs = json.loads(out.read_text())["runs"]
+    assert runs["hybrid"][0]["gpu_hours"] < runs["always maximum"][0]["gpu_hours"]
+    assert runs["predictive"][0]["misses"] > runs["always maximum"][0]["misses"]
+    assert all(score["killed"] == 0 for scores in runs.values() for score in scores)
 
 
 def test_two_policies_are_compared(demand: Path, tmp_path: Path) -> None:
@@ -77,13 +97,20 @@ def test_two_policies_are_compared(demand: Path, tmp_path: Path) -> None:
         (("--trace", str(TRACE), "--objective-misses", "none"), "1%"),
         (("--trace", str(TRACE), "--policies", "hpa,vpa"), "--policies"),
         (("--trace", str(TRACE), "--engine", "warp"), "fast and exact"),
+        (("--trace", str(TRACE), "--lengths", str(TRACE)), "--lengths goes with --demand"),
+        (("--trace", str(TRACE), "--plot", "picture.txt"), ".png"),
+        (("--trace", str(TRACE), "--json", "/no/such/folder/out.json"), "a folder that exists"),
+        (("--trace", str(TRACE), "--start-up", "1,inf"), "--start-up"),
+        (("--trace", str(TRACE), "--policies", "none", "--no-strategies"), "nothing to play"),
+        (("--trace", str(TRACE), "--days", "0.02", "--policies", "hpa"), "half an hour"),
+        (("--trace", __file__), "arrival_seconds"),
     ],
 )
 def test_mistakes_are_named(arguments: tuple[str, ...], says: str) -> None:
-    done = tidegate("simulate", *arguments)
-    assert done.returncode == 2
+    done = CliRunner().invoke(build(), ["simulate", *arguments])
+    assert done.exit_code == 2, done.output
     assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().count("\n") == 0, "one line"
 
 
 class _Prometheus(BaseHTTPRequestHandler):

@@ -57,9 +57,15 @@ def test_the_peak_is_what_was_asked_for() -> None:
 
 def test_a_trace_is_superposed_to_a_peak_without_stretching_time() -> None:
     rows = ["arrival_seconds,input_tokens,output_tokens", *(f"{second},10,10" for second in range(3600))]
-    load = load_of_trace(read_trace(rows), peak_per_s=8.0, seed=1)
+    load = load_of_trace(read_trace(rows), days=None, peak_per_s=8.0, seed=1)
     assert len(load.arrivals) == 3600
     assert float(load.arrivals[60:-60].mean()) == pytest.approx(8.0, rel=0.1)
+
+
+def test_of_a_trace_the_last_days_are_played() -> None:
+    rows = ["arrival_seconds,input_tokens,output_tokens", *(f"{10 * index},10,10" for index in range(8640))]
+    load = load_of_trace(read_trace(rows), days=0.25, peak_per_s=None, seed=1)
+    assert len(load.arrivals) - load.start == 21_600
 
 
 def test_start_ups_have_their_quantiles_and_belong_to_the_ordinal() -> None:
@@ -105,7 +111,7 @@ def test_a_roster_cancels_starts_before_it_drains() -> None:
 
 
 def score(knob: float, misses: float, hours: float) -> Score:
-    return Score("x", knob, 1, 168.0, hours, misses, 0.0, 0.0, 1, 0.0, 0.0, 0, 0, 1)
+    return Score("x", knob, 1, 168.0, hours, misses, 0.0, 0.0, 0.0, 1, 0.0, 0.0, 0, 0, 1)
 
 
 def test_hours_at_equal_misses_lie_between_the_knobs() -> None:
