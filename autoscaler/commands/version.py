@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import version as version_of
 
@@ -20,5 +21,5 @@ def register(app: typer.Typer) -> None:
 def version() -> None:
     """Print the versions to put into a bug report."""
     parts = ", ".join(f"{name} {version_of(name)}" for name in _PARTS)
-    path = "compiled" if compiled.in_use() else f"interpreted: {compiled.unusable() or f'{compiled.SWITCH}=0'}"
+    path = compiled.described(os.environ)
     typer.echo(f"tidegate {version_of('tidegate')} (Python {platform.python_version()}, {parts}; request path {path})")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +81,7 @@ def activate(environ: Mapping[str, str], path: list[str], root: Path = ROOT) -> 
     return f"{SWITCH}=1, but {reason}: running the sources" if asked == "1" else None
 
 
-def in_use() -> bool:
-    """Whether this process runs a build."""
-    return str(build_folder()) in sys.path
+def described(environ: Mapping[str, str]) -> str:
+    """What a command that starts with this environment runs: `compiled`, or `interpreted` and why."""
+    reason = f"{SWITCH}=0" if environ.get(SWITCH) == "0" else unusable()
+    return "compiled" if reason is None else f"interpreted: {reason}"

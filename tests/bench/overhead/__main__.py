@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import platform
 import time
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
+from autoscaler.compiled import described
 from tests.bench.overhead.field import Field
 from tests.bench.overhead.growth import after_many, by_replicas, by_streams
 from tests.bench.overhead.measure import LOADS, Figure, measure, middle
@@ -74,6 +76,7 @@ async def compare(field: Field, names: list[str], loads: list[str], rounds: int,
 
 async def run(chosen: argparse.Namespace, field: Field, console: Console) -> None:
     names = field.available(listed(chosen.only))
+    console.print(f"Tidegate's request path: {described(os.environ)}")
     loads = listed(chosen.loads)
     collected = await compare(field, names, loads, chosen.rounds, chosen.seconds) if loads else {}
     ranks = ["direct", *names]
@@ -100,6 +103,7 @@ async def run(chosen: argparse.Namespace, field: Field, console: Console) -> Non
     chosen.out.write_text(
         json.dumps(
             {
+                "request_path": described(os.environ),
                 "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "machine": platform.platform(),
                 "rounds": chosen.rounds,
