@@ -16,7 +16,7 @@ _CALIBRATE_S = 1_800
 """Quantiles of errors move slowly; half an hour of new ones among ten days changes nothing."""
 _STACK_EVERY, _BOOST_EVERY = 4, 1
 """Refits a day."""
-_KEEP_DAYS, _SLACK_DAYS = 45, 15
+KEEP_DAYS, SLACK_DAYS = 45, 15
 """Days of bins that are kept (they hold six of every weekday), and how many more before the oldest are dropped."""
 _LARGE = 4
 """Blocks a day or fewer: history that is caught up with, where refits may be rarer."""
@@ -55,7 +55,7 @@ class Ensemble:
 
         `block` bins at a time share one calibration; what comes out never depends on anything after its origin's block.
         """
-        block = min(block, self.frame.day)
+        block = max(1, min(block, self.frame.day))
         out = [self._advance(demand[low : low + block]) for low in range(0, len(demand), block)]
         return np.concatenate(out) if out else np.empty((0, len(self.lags), len(self.levels)))
 
@@ -84,8 +84,13 @@ class Ensemble:
             self._calibrated = count
             for lane in self.lanes:
                 lane.calibrate(frame)
-        if count >= (_KEEP_DAYS + _SLACK_DAYS) * day:
-            self._forget(_SLACK_DAYS * day)
+        if count >= (KEEP_DAYS + SLACK_DAYS) * day:
+            self._forget(SLACK_DAYS * day)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What failed since the last refit and is left out, each once."""
+        return tuple(dict.fromkeys(fault for lane in self.lanes for fault in lane.faults.found))
 
     def fit_stack(self) -> None:
         """Weigh rules and errors anew, now."""

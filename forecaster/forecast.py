@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from forecaster.drift import Drift
-from forecaster.ensemble import Ensemble
+from forecaster.ensemble import KEEP_DAYS, SLACK_DAYS, Ensemble
 from forecaster.events import Event, factors
 from forecaster.guard import bounded, recent_peak, usable
 from forecaster.lane import EXPERTS
@@ -24,7 +24,11 @@ _CAREFUL_DAYS = 12
 _REBASE = 4.0
 """Demand this many times off the scale it was first seen on has outgrown it: history is gone through again."""
 _LEAST_EVENT = 0.05
-"""What an event leaves of demand is not divided by less: nothing can be learned from hours without demand."""
+"""Where an event leaves less of demand, nothing can be learned of what it would have been."""
+_LEAST, _MOST = 1e-100, 1e100
+"""Demand beyond is a mistake in the numbers; so bounded, sums and ratios stay finite."""
+_SPIKE = 100.0
+"""Times the 0.99 quantile: one poisoned bin must not be the measure of all others."""
 _HASTE_S = 7_200.0
 """At most one refit out of turn in this time."""
 
@@ -55,15 +59,16 @@ class Forecaster:
         fresh = self._fresh(coarse)
         if not len(fresh):
             return []
+        fresh = np.minimum(fresh, _MOST)
         self._history = np.concatenate([self._history, fresh])
         start_s = self._end_s
         self._end_s += len(fresh) * self.settings.step_s
-        calm = fresh / np.maximum(_LEAST_EVENT, _middle(events, start_s, self.settings.step_s, len(fresh)))
+        self._forget()
         if self._ensemble is None or self._outgrown():
             self._begin(events)
         else:
-            self._ensemble.extend(calm, self._block(len(calm)))
-        self._watch()
+            self._ensemble.extend(self._calm(fresh, start_s, events), self._block(len(fresh)))
+        self._watch(len(fresh))
         return self._judge()
 
     def forecast(self, now_s: float, events: Sequence[Event] = ()) -> Forecast | None:
@@ -99,6 +104,20 @@ class Forecaster:
 
     # ------------------------------------------------------------------ taking in
 
+    def _calm(self, demand: Floats, start_s: int, events: Sequence[Event]) -> Floats:
+        """Demand as it would have been without events; NaN where they left next to nothing that could tell."""
+        low, high = factors(events, start_s, self.settings.step_s, len(demand))
+        share = (low + high) / 2
+        return np.where(share < _LEAST_EVENT, np.nan, demand / np.maximum(share, _LEAST_EVENT))
+
+    def _forget(self) -> None:
+        """Bound the memory: months ago do not help."""
+        days = len(self._history) * self.settings.step_s // 86_400
+        if days >= KEEP_DAYS + SLACK_DAYS:
+            drop = (days - KEEP_DAYS) * 86_400 // self.settings.step_s
+            self._history = self._history[drop:].copy()
+            self._start_s += drop * self.settings.step_s
+
     def _fresh(self, coarse: Series) -> Floats:
         """Bins past those that are known, with lost ones for a hole in between; at first, from the first known bin."""
         values = coarse.values
@@ -111,26 +130,30 @@ class Forecaster:
         skip = (self._end_s - coarse.start_s) // coarse.step_s
         if skip >= 0:
             return np.asarray(values[skip:])
+        if -skip * coarse.step_s >= KEEP_DAYS * 86_400:
+            # After so long a silence nothing that was known is kept anyway.
+            self._ensemble, self._history = None, np.empty(0)
+            return self._fresh(coarse)
         return np.concatenate([np.full(-skip, np.nan), values])
 
     def _begin(self, events: Sequence[Event]) -> None:
         """Go through the history from its start, the last days as if live."""
         settings = self.settings
         day = 86_400 // settings.step_s
-        calm = self._history / np.maximum(
-            _LEAST_EVENT, _middle(events, self._start_s, settings.step_s, len(self._history))
-        )
-        offset = float(np.nanmean(calm)) if np.isfinite(calm).any() else 0.0
+        calm = self._calm(self._history, self._start_s, events)
+        offset, lately = _usual(calm), _usual(calm[-self._week :])
+        if lately and not _near(lately, offset):
+            offset = lately
         self._ensemble = Ensemble(
             settings.step_s,
             settings.lags,
             settings.quantiles,
-            offset if offset > 0 else 1.0,
+            offset or 1.0,
             start_s=self._start_s,
             seed=settings.seed,
         )
         early = max(0, len(calm) - _CAREFUL_DAYS * day)
-        self._ensemble.extend(calm[:early], day // 4)
+        self._ensemble.extend(calm[:early], max(1, day // 4))
         self._ensemble.extend(calm[early:], self._block(len(calm)))
 
     def _block(self, count: int) -> int:
@@ -138,18 +161,22 @@ class Forecaster:
 
     def _outgrown(self) -> bool:
         assert self._ensemble is not None
-        week = self._history[-7 * 86_400 // self.settings.step_s :]
-        mean = float(np.nanmean(week)) if np.isfinite(week).any() else 0.0
-        offset = self._ensemble.frame.offset
-        enough = len(self._history) >= 86_400 // self.settings.step_s
-        return mean > 0 and enough and not 1 / _REBASE <= mean / offset <= _REBASE
+        lately = _usual(self._history[-self._week :])
+        return lately > 0 and not _near(lately, self._ensemble.frame.offset)
+
+    @property
+    def _week(self) -> int:
+        return 7 * 86_400 // self.settings.step_s
 
     # ------------------------------------------------------------------ judging
 
-    def _watch(self) -> None:
+    def _watch(self, count: int) -> None:
+        """Look at the errors of the newest `count` bins, of the last hours if it is more."""
         assert self._ensemble is not None
-        error = self._ensemble.lanes[0].latest_error()
-        way = self._drift.observe(error) if np.isfinite(error) else None
+        way = None
+        for error in self._ensemble.lanes[0].errors(min(count, max(1, int(_HASTE_S // self.settings.step_s)))):
+            if np.isfinite(error):
+                way = self._drift.observe(float(error)) or way
         if way is not None and self._end_s >= self._haste_until_s:
             self._haste_until_s = self._end_s + int(_HASTE_S)
             self._ensemble.fit_stack()
@@ -169,7 +196,7 @@ class Forecaster:
 
     def _doubt(self, now_s: float) -> str:
         age_s = now_s - self._end_s
-        if age_s > self.settings.stale_s:
+        if not age_s <= self.settings.stale_s:
             return f"the newest data are {age_s:.0f} s old"
         hour = self._history[-max(1, 3_600 // self.settings.step_s) :]
         if 2 * np.isnan(hour).sum() > len(hour):
@@ -184,7 +211,7 @@ class Forecaster:
         best = int(np.argmax(shares))
         days = len(self._history) * self.settings.step_s / 86_400
         why = f"{100 * shares[best]:.0f} % of a mixture of {len(EXPERTS)}, by its losses of late, on {days:.1f} days"
-        return EXPERTS[best], why + self._shift
+        return EXPERTS[best], why + self._shift + "".join(f"; {fault}" for fault in self._ensemble.faults)
 
     def _score_ratio(self) -> float:
         assert self._ensemble is not None
@@ -213,6 +240,15 @@ def _aligned(series: Series, step_s: int) -> Series:
     return Series(series.start_s + skip * series.step_s, series.step_s, series.values[skip:]).binned(step_s)
 
 
-def _middle(events: Sequence[Event], start_s: int, step_s: int, count: int) -> Floats:
-    low, high = factors(events, start_s, step_s, count)
-    return np.asarray((low + high) / 2)
+def _usual(demand: Floats) -> float:
+    """Mean of what is known, 0 if that is nothing; what is far beyond the 0.99 quantile counts as that."""
+    known = demand[np.isfinite(demand)]
+    if not len(known):
+        return 0.0
+    most = _SPIKE * float(np.quantile(known, 0.99, method="lower"))
+    usual = float(np.minimum(known, most if most > 0 else _MOST).mean())
+    return usual if usual > _LEAST else 0.0
+
+
+def _near(one: float, other: float) -> bool:
+    return other > 0 and 1 / _REBASE <= one / other <= _REBASE

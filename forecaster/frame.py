@@ -7,6 +7,8 @@ import numpy as np
 from forecaster.series import Bools, Floats, Ints
 
 _FIRST_ROOM = 1024
+_LARGEST = 700.0
+"""exp of more is no number."""
 
 
 class Frame:
@@ -82,7 +84,7 @@ class Frame:
 
     def demand(self, z: Floats) -> Floats:
         """Back to demand."""
-        return np.maximum(np.exp(z) - self.offset, 0.0)
+        return np.maximum(np.exp(np.minimum(z, _LARGEST)) - self.offset, 0.0)
 
     def _reserve(self, count: int) -> None:
         if count > len(self._z):

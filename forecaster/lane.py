@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from forecaster import boost, stack, unrest
+from forecaster.faults import Faults
 from forecaster.frame import Frame
 from forecaster.models import RULES
 from forecaster.record import Record
@@ -83,6 +84,7 @@ class Lane:
         self._stack: Floats | None = None
         self._boost: boost.Boost | None = None
         self._scale: unrest.Scale | None = None
+        self.faults = Faults()
         self._typical = np.full(len(POINTS), _LEAST_SPREAD)
 
     @property
@@ -120,10 +122,15 @@ class Lane:
 
     def _pointed(self, frame: Frame, rules: Floats, situation: Floats, origins: Ints) -> Floats:
         mean = rules.mean(1)
-        stacked = stack.combine(rules, self._stack) if self._stack is not None else mean
+        stacked = mean
+        if (weights := self._stack) is not None:
+            stacked = self.faults.predicted("stacking", lambda: stack.combine(rules, weights), mean)
         boosted = stacked
-        if self._boost is not None:
-            boosted = self._boost.predict(rules, situation, frame.phase(origins + self.lag))
+        if (grown := self._boost) is not None:
+            phase = frame.phase(origins + self.lag)
+            boosted = self.faults.predicted("boosting", lambda: grown.predict(rules, situation, phase), stacked)
+            if "boosting" in self.faults:
+                self._boost = None
         both = 0.5 * (stacked + boosted)
         points = [stacked, boosted, both, mean, *rules[:, _COPIED_RULES].T]
         points.append(both + self._clock(origins, _BOTH))
@@ -203,7 +210,10 @@ class Lane:
             return
         truth = frame.z[rows + self.lag]
         age = (len(frame) - rows) / self._day
-        self._stack = stack.weigh(self._rules.all[rows], truth, age, _HALF_LIFE_DAYS)
+        past = self._rules.all[rows]
+        weights = self.faults.fitted("stacking", lambda: stack.weigh(past, truth, age, _HALF_LIFE_DAYS))
+        # The last weights are better than none.
+        self._stack = self._stack if weights is None else weights
         self._fit_scale(frame)
 
     def fit_boost(self, frame: Frame) -> None:
@@ -214,8 +224,8 @@ class Lane:
         rows = rows[rows >= len(frame) - _BOOST_ROWS_DAYS * self._day]
         first = int(rows[0])
         situation = boost.situation(frame, first, len(frame))[rows - first]
-        phase = frame.phase(rows + self.lag)
-        self._boost = boost.Boost.fit(self._rules.all[rows], situation, phase, frame.z[rows + self.lag], self._seed)
+        past, phase, truth = self._rules.all[rows], frame.phase(rows + self.lag), frame.z[rows + self.lag]
+        self._boost = self.faults.fitted("boosting", lambda: boost.Boost.fit(past, situation, phase, truth, self._seed))
 
     def _fit_scale(self, frame: Frame) -> None:
         end = len(self._residuals)
@@ -236,11 +246,10 @@ class Lane:
             # Errors of before are put on the same scale, or they would not compare.
             self._sigmas.all[low:end] = self._scale.of(table)
 
-    def latest_error(self) -> float:
-        """Error of the newest forecast that came true, in typical errors; NaN if there is none."""
-        if not len(self._residuals):
-            return float("nan")
-        return float(self._residuals.all[-1, _BOTH] / self._typical[_BOTH])
+    def errors(self, count: int) -> Floats:
+        """Errors of the `count` newest forecasts that came true, in typical errors; NaN where telemetry was lost."""
+        low = max(0, len(self._residuals) - count)
+        return np.asarray(self._residuals.all[low:, _BOTH] / self._typical[_BOTH])
 
     def _first(self, count: int) -> int:
         return min(_WARM_DAYS * self._day, count // 2)

@@ -19,6 +19,8 @@ _HALF_LIFE_DAYS = 3.0
 _CLOCK_WEIGHT = 12.0
 """The losses of one time of day count as much as the general ones once they were seen this often (fading included),
 which at the half-life above they never quite are."""
+_NONE = 1e-9
+"""Of the mean loss: what counts as none."""
 _LEAST = 10
 """Scored origins before weights leave the plain mean."""
 
@@ -66,5 +68,7 @@ class Weights:
         best = loss.min(1, keepdims=True)
         # Early on differences are noise: trust grows with the root of what was seen.
         trust = min(1.0, float(np.sqrt(self._count / (_HALF_LIFE_DAYS * self._day))))
-        weights = np.exp(-_SHARPNESS * trust * (loss - best) / (best + 1e-12))
+        # Relative to all losses, so that the unit of demand does not matter; and never by zero.
+        least = best + _NONE * loss.mean(1, keepdims=True) + np.finfo(np.float64).tiny
+        weights = np.exp(-_SHARPNESS * trust * (loss - best) / least)
         return np.asarray(weights / weights.sum(1, keepdims=True))
