@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from forecaster.event_settings import CalendarSettings, EventFields
 from forecaster.quantiles import Forecast
@@ -112,18 +113,16 @@ class Answer:
     def unpack(cls, head: bytes, body: bytes) -> Answer:
         """Raises WireError."""
         try:
-            fields = _head(head)
-            made = fields["forecast"]
-            return cls(
-                None if made is None else Forecast(**_tuples(made)),
-                tuple(Change(**one) for one in fields["changes"]),
-                tuple(fields["problems"]),
-                fields["error"],
-                fields["cpu_s"],
-                fields["rss_bytes"],
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise WireError(f"no answer: {error}") from None
+            answer = _ANSWER.validate_json(head)
+        except ValidationError as error:
+            raise WireError(f"no answer: {error.errors(include_url=False)[0]['msg']}") from None
+        made = answer.forecast
+        if made is not None and not (made.step_s > 0 and len(made.values) == len(made.horizons_s)):
+            raise WireError("an answer with a forecast that lacks a part")
+        return answer
+
+
+_ANSWER = TypeAdapter(Answer)
 
 
 def sizes_of(data: bytes) -> tuple[int, int]:
@@ -148,8 +147,4 @@ def _head(data: bytes) -> dict[str, Any]:
 
 def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has lists where records have tuples."""
-    return {name: _tuple(value) for name, value in fields.items()}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, list) else value
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
