@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecaster.events import Event
-from forecaster.forecast import Forecast, Forecaster, forecast
+from forecaster.forecast import Forecast, forecast
 from forecaster.guard import recent_peak
 from forecaster.series import Floats, Series
 from forecaster.settings import ForecastSettings
