@@ -14,10 +14,12 @@ from autoscaler.controller import Controller, Tick
 from autoscaler.decide.observation import PoolDemand
 from autoscaler.decide.outlook import Outlook
 from autoscaler.loops.acting import Acting
+from autoscaler.loops.balancers import Balancers
 from autoscaler.loops.demand import Rates, models_of, objectives_of, pool_demand
 from autoscaler.loops.hands import Applied, Hands, name_of
 from autoscaler.loops.joined import Joined, endpoints, join
 from autoscaler.loops.memory import pack, unpack
+from autoscaler.loops.merging import Merged
 from autoscaler.loops.report import PoolReport, stages_of
 from autoscaler.loops.telling import Telling, record
 from autoscaler.metrics import ControlMetrics
@@ -26,7 +28,7 @@ from autoscaler.store import BIN_S, Bin, Store, StoreError
 from lb.clock import Clock
 from lb.endpoint import Endpoint
 from lb.gateway import Gateway
-from lb.views import BalancerView, DemandView
+from lb.views import BalancerView
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class ControlLoop:
         outlooks: Callable[[], Mapping[str, Outlook]] = _no_forecast,
         leads: Callable[[], bool] = lambda: True,
         utilization: Utilization = _unknown,
+        balancers: Balancers | None = None,
     ) -> None:
         self.controller = Controller(settings, epoch=epoch)
         self._gateway = gateway
@@ -84,6 +87,7 @@ class ControlLoop:
         self._outlooks = outlooks
         self._leads = leads
         self._utilization = utilization
+        self._balancers = balancers
         self._acting = Acting(gateway, leads)
         self._telling = Telling()
         self._seen: dict[str, Observation] = {}
@@ -167,7 +171,7 @@ class ControlLoop:
 
     def knocked(self) -> bool:
         """Whether a request waits for the first replica of a pool that has none."""
-        demand = self._gateway.balancer.demand(self._clock.monotonic()).models
+        demand = self.demand(self._clock.monotonic()).models
         models = models_of(self.controller.settings.pools, demand)
         return any(demand[model].held for pool in self._empty for model in models.get(pool, ()) if model in demand)
 
@@ -186,6 +190,8 @@ class ControlLoop:
         """Save, and let go of the actuators. Replicas stay as they are."""
         self.save()
         await asyncio.gather(*(hands.close() for hands in self._hands.values()))
+        if self._balancers is not None:
+            await self._balancers.close()
 
     async def reconfigure(self, settings: ScalingSettings, hands: Mapping[str, Hands]) -> None:
         """New settings. Hands that are not among the new ones are let go; what was learned of the others is kept."""
@@ -229,11 +235,11 @@ class ControlLoop:
 
     async def _tick(self) -> Tick | None:
         began = self._clock.monotonic()
-        await self._look()
+        await asyncio.gather(self._look(), self._hear())
         if not self._leads():
             return None
         now, wall = self._clock.monotonic(), self._clock.wall()
-        view, demand = self._gateway.balancer.view(now), self._gateway.balancer.demand(now)
+        view, demand = self._gateway.balancer.view(now), self.demand(now)
         joined = self._join(view, now)
         await asyncio.sleep(0)
         wanted = self._demand(view, demand, now)
@@ -268,6 +274,15 @@ class ControlLoop:
                 self._places[name] = places
                 self._gateway.set_source(source_of(name), places)
 
+    async def _hear(self) -> None:
+        if self._balancers is not None:
+            await self._balancers.look()
+
+    def demand(self, now: float) -> Merged:
+        """Demand of all balancers as of the last look, ours as of now."""
+        own = self._gateway.balancer.demand(now).models
+        return Merged(own, complete=True) if self._balancers is None else self._balancers.merged(own, now)
+
     def _join(self, view: BalancerView, now: float) -> dict[str, Joined]:
         by_id = {one.id: one for one in view.replicas}
         return {
@@ -282,7 +297,7 @@ class ControlLoop:
         seen = self._seen[pool]
         return seen if not self._hands[pool].error else replace(seen, complete=False)
 
-    def _demand(self, view: BalancerView, demand: DemandView, now: float) -> dict[str, PoolDemand]:
+    def _demand(self, view: BalancerView, demand: Merged, now: float) -> dict[str, PoolDemand]:
         pools = self.controller.settings.pools
         models = models_of(pools, demand.models)
         by_id = {one.id: one for one in view.replicas}
@@ -293,7 +308,7 @@ class ControlLoop:
             found[pool.name] = pool_demand(
                 pool, models[pool.name], demand.models, [by_id[name] for name in names if name in by_id],
                 self._rates.setdefault(pool.name, Rates()),
-                at=now, interval_s=self.controller.settings.interval_s,
+                at=now, interval_s=self.controller.settings.interval_s, complete=demand.complete,
                 gpu_utilization=self._utilization(self._places.get(pool.name, ())),
             )  # fmt: skip
         return found
@@ -347,6 +362,8 @@ class ControlLoop:
     def _fault(self, pool: str, applied: list[Applied]) -> str:
         hands = self._hands.get(pool)
         faults = [f"its replicas cannot be seen: {hands.error}"] if hands is not None and hands.error else []
+        silent = self._balancers.errors() if self._balancers is not None else {}
+        faults += [f"the demand at {place} is not known: {why}" for place, why in silent.items()][:3]
         faults += [f"{name_of(one.action)} failed: {one.error}" for one in applied if one.error][:3]
         return "; ".join(faults)
 

@@ -41,6 +41,10 @@ class Rates:
     def __init__(self) -> None:
         self._readings: deque[tuple[float, dict[str, tuple[float, ...]]]] = deque()
 
+    def forget(self) -> None:
+        """What comes next is counted from then on."""
+        self._readings.clear()
+
     def observe(self, own: Sequence[ModelDemand], interval_s: float, now: float) -> Rate | None:
         """One reading a tick. None while less than half of the window was seen: what is not known holds, a low number
         would lower."""
@@ -108,12 +112,16 @@ def pool_demand(
     *,
     at: float,
     interval_s: float,
+    complete: bool = True,
     gpu_utilization: float | None = None,
 ) -> PoolDemand:
-    """Demand of one pool. `replicas` are the pool's."""
+    """Demand of one pool. `replicas` are the pool's. `complete`: all balancers were heard of; else what depends on all
+    of them is not known, as a part of it looks like less of it."""
     own = [demand[model] for model in models if model in demand]
     ready = [one for one in replicas if one.state == "ready"]
-    rate = rates.observe(own, interval_s, at)
+    if not complete:
+        rates.forget()
+    rate = rates.observe(own, interval_s, at) if complete else None
     missed = [one.missed_total for one in own if one.missed_total is not None]
     queued = sum(one.queued for one in own)
     in_flight = sum(one.in_flight for one in own)
@@ -123,12 +131,12 @@ def pool_demand(
         requests_per_s=None if rate is None else rate.requests,
         prompt_tokens_per_s=None if rate is None else rate.prompt_tokens,
         output_tokens_per_s=None if rate is None else rate.output_tokens,
-        in_flight=in_flight,
-        queued=queued,
+        in_flight=in_flight if complete else None,
+        queued=queued if complete else None,
         held=sum(one.held for one in own) if not ready else 0,
-        backlog_s=_backlog_s(own, bool(ready), queued + in_flight),
-        offered_total=sum(one.offered_total for one in own),
-        missed_total=sum(missed) if len(missed) == len(own) else None,
+        backlog_s=_backlog_s(own, bool(ready), queued + in_flight) if complete else None,
+        offered_total=sum(one.offered_total for one in own) if complete else None,
+        missed_total=sum(missed) if len(missed) == len(own) and complete else None,
         served_per_s=None if rate is None else rate.served,
         speed_per_s=_speed(pool, ready, own),
         gpu_utilization=gpu_utilization,

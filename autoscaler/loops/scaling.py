@@ -11,6 +11,7 @@ from pathlib import Path
 from autoscaler.actuator import Observed
 from autoscaler.actuators import Surroundings, build_actuator
 from autoscaler.errors import EXIT_BAD_INPUT, StartError
+from autoscaler.loops.balancers import Balancers, Named
 from autoscaler.loops.control import ControlLoop
 from autoscaler.loops.forecasting import ForecastLoop, Plan
 from autoscaler.loops.hands import Hands
@@ -29,6 +30,8 @@ from lb.clock import Clock
 from lb.endpoint import Endpoint
 from lb.errors import SettingsError
 from lb.gateway import Gateway
+from lb.secrets import resolve
+from lb.views import DemandView
 from nvml.sample import NodeSnapshot
 
 log = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ class Prepared:
     store: StoreSettings
     hands: Mapping[str, Hands]
     plan: Plan
+    balancers: tuple[Named, ...]
 
 
 class Scaling:
@@ -71,6 +75,7 @@ class Scaling:
         self._environ = environ
         self._gpus = gpus
         self._leader: Leadership | None = None
+        self._balancers: tuple[Named, ...] = ()
         self._hands: Mapping[str, Hands] = {}
         self._pools: dict[str, PoolSettings] = {}
         """By name, those that `_hands` were made for."""
@@ -102,7 +107,11 @@ class Scaling:
             else:
                 hands[pool.name] = Hands(pool.name, build_actuator(pool, around), self._clock.monotonic)
         plan = Plan(policy.forecast, policy.events, policy.calendars, self._base, policy.scaling.pools)
-        return Prepared(policy.scaling, policy.store, hands, plan)
+        balancers = tuple(Named(one, self._authorization(one.token)) for one in policy.scaling.balancers)
+        return Prepared(policy.scaling, policy.store, hands, plan, balancers)
+
+    def _authorization(self, reference: str | None) -> str | None:
+        return None if reference is None else f"Bearer {resolve(reference, self._base, self._environ)}"
 
     def state_directory(self, settings: StoreSettings) -> Path | None:
         """Where the store is; None: in memory."""
@@ -125,7 +134,7 @@ class Scaling:
             return
         self.store = await self._open(directory, prepared.store)
         self._store_settings = prepared.store
-        self.recorder = Recorder(self._gateway.balancer.demand, self.store, self._clock)
+        self.recorder = Recorder(self._demand, self.store, self._clock)
         await self.recorder.recall()
         self.forecasts = ForecastLoop(self.recorder.history, self._clock, prepared.plan)
         self._take(prepared)
@@ -139,6 +148,7 @@ class Scaling:
             self._gateway, prepared.settings, self._hands, self.store, self._clock, self._metrics,
             boot=_boot(), epoch=f"{_base36(int(self._clock.wall()))}-",
             outlooks=self.forecasts.outlooks, leads=self.leads, utilization=self._utilization,
+            balancers=self._elsewhere(prepared),
         )  # fmt: skip
         if prepared.settings.pools and directory is None:
             log.warning("what the controller learns ends with the process: store.directory names no place for it")
@@ -175,6 +185,8 @@ class Scaling:
         lines = []
         if self.state_directory(prepared.store) != self.state_directory(self._store_settings):
             lines.append("store.directory needs a restart")
+        if prepared.balancers != self._balancers:
+            lines.append("scaling.balancers needs a restart")
         if prepared.settings.lease != (self._leader.settings if self._leader is not None else None):
             lines.append("scaling.lease needs a restart")
         return lines
@@ -242,6 +254,19 @@ class Scaling:
         return None if decision is None else explained(decision)
 
     # ------------------------------------------------------------------ what others know
+
+    def _elsewhere(self, prepared: Prepared) -> Balancers | None:
+        self._balancers = prepared.balancers
+        if not prepared.balancers:
+            return None
+        return Balancers(prepared.balancers, self._clock, stale_s=2.5 * prepared.settings.interval_s)
+
+    def _demand(self, now: float) -> DemandView:
+        """What is recorded: the demand at all balancers, or nothing while a part of it is not known."""
+        if self.control is None:
+            return DemandView(now, {})
+        merged = self.control.demand(now)
+        return DemandView(now, merged.models if merged.complete else {})
 
     def _reported(self, pool: PoolSettings) -> list[Observed]:
         now = self._gateway.now()

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from autoscaler.policy.pools import ScalingSettings
 from lb.decode import Finding, Loc
+from lb.endpoint import parse_url
+from lb.errors import SettingsError
+from lb.secrets import check_reference
 
 
 def pool_findings(scaling: ScalingSettings, at: Loc) -> Iterator[Finding]:
+    """What is wrong with the pools, and with the balancers that they are sized by."""
+    yield from _models(scaling, at)
+    for index, one in enumerate(scaling.balancers):
+        yield from _attempt(partial(parse_url, one.url), (*at, "balancers", index, "url"))
+        if one.token is not None:
+            yield from _attempt(partial(check_reference, one.token), (*at, "balancers", index, "token"))
+
+
+def _attempt(check: Callable[[], object], loc: Loc) -> Iterator[Finding]:
+    try:
+        check()
+    except SettingsError as error:
+        yield Finding(loc, str(error))
+
+
+def _models(scaling: ScalingSettings, at: Loc) -> Iterator[Finding]:
     """Demand for a model counts to one pool, so that no two are sized for the same requests."""
     owners: dict[str, int] = {}
     for index, pool in enumerate(scaling.pools):

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from autoscaler.policy.actuators import ActuatorSettings, DryRunSettings
+from autoscaler.policy.balancers import BalancersSettings
 from autoscaler.policy.lease import LeaseSettings
 from lb.settings.durations import Seconds
 from lb.settings.proxy import Section
@@ -288,6 +289,9 @@ class ScalingSettings(Section):
     """What is scaled; none: nothing is."""
     budget: BudgetSettings = BudgetSettings()
     """Bounds over all pools."""
+    balancers: tuple[BalancersSettings, ...] = ()
+    """Balancers elsewhere (not this process) whose demand counts, too. Their policies have the same pools, in mode
+    `observe`, so that they count misses."""
     lease: LeaseSettings | None = None
     """Kubernetes Lease that decides which of several controllers acts; None: this process is the only one."""
 
