@@ -36,7 +36,7 @@ from nvml.sample import NodeSnapshot
 
 log = logging.getLogger(__name__)
 
-_TASKS = ("demand history", "control")
+_TASKS = ("demand history", "forecasts", "control")
 _ELECTION = "leader election"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -153,7 +153,7 @@ class Scaling:
         if prepared.settings.pools and directory is None:
             log.warning("what the controller learns ends with the process: store.directory names no place for it")
         await self.control.begin()
-        for name, run in zip(_TASKS, (self.recorder.run, self.control.run), strict=True):
+        for name, run in zip(_TASKS, (self.recorder.run, self.forecasts.run, self.control.run), strict=True):
             self._roots.start(name, run())
 
     async def _open(self, directory: Path | None, settings: StoreSettings) -> Store:
