@@ -90,7 +90,7 @@ class Ensemble:
     @property
     def faults(self) -> tuple[str, ...]:
         """What failed since the last refit and is left out, each once."""
-        return tuple(dict.fromkeys(fault for lane in self.lanes for fault in lane.faults.found))
+        return tuple(sorted({fault for lane in self.lanes for fault in lane.faults.found}))
 
     def fit_stack(self) -> None:
         """Weigh rules and errors anew, now."""
