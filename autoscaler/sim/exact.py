@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from math import inf
 
@@ -82,7 +83,10 @@ class ExactEngine:
         inter_token_s: float = 0.1,
         settings: LbSettings | None = None,
         window_s: int = WINDOW_S,
+        requests: Sequence[tuple[float, int, int]] | None = None,
     ) -> None:
+        """`requests`: (instant, prompt tokens, output tokens) in order, to be played instead of drawn ones; the load
+        then only says for how long."""
         self._load, self._lengths, self._policy, self._model = load, lengths, policy, model
         self._first_token_s, self._inter_token_s = first_token_s, inter_token_s
         self.roster = Roster(
@@ -91,6 +95,7 @@ class ExactEngine:
         self.balancer = Balancer(settings or plant_settings(), rng=random.Random(seed), now=0.0)
         self._rng = np.random.default_rng(seed + 99_999)
         self.tally = Tally(window_s)
+        self._given = None if requests is None else deque(requests)
         self._machines: dict[str, _Machine] = {}
         self._due: list[tuple[float, int, _Machine]] = []
         self._endpoints: dict[str, Endpoint] = {}
@@ -99,8 +104,8 @@ class ExactEngine:
         self._ring = [(0, 0)] * (_WINDOW_S + 1)
         self._queued = 0
         self._drains_empty: list[str] = []
-        self.first_tokens: list[float] | None = None
-        """Set to a list to collect times to first token."""
+        self.finished: list[tuple[float, float, float]] | None = None
+        """Set to a list to collect (arrival, first token, end) of each request."""
         self.latencies: list[float] | None = None
         self.stats_in_system = 0.0
         """Integral of the number of requests in the plant over time, for Little's law."""
@@ -129,7 +134,13 @@ class ExactEngine:
 
     def _arrive(self, count: int, second: float) -> None:
         """The requests of one second, at uniform instants; what happens at replicas in between comes in its turn."""
-        if count:
+        given = self._given
+        if given is not None:
+            while given and given[0][0] < second + 1.0:
+                at, prompt, output = given.popleft()
+                self._run_until(at)
+                self._offer(_Job(at, prompt, output), at)
+        elif count:
             rng, lengths = self._rng, self._lengths
             instants = np.sort(rng.random(count)) + second
             picks = rng.integers(0, len(lengths.prompt_tokens), count)
@@ -167,8 +178,6 @@ class ExactEngine:
                 job.first = at
                 job.late = at - job.arrived > self._first_token_s
                 balancer.first_byte(job.ticket, at)
-                if self.first_tokens is not None and at >= UNSCORED_S:
-                    self.first_tokens.append(at - job.arrived)
             else:
                 self._finish(job, at)
                 effects = balancer.finish(job.ticket, Outcome.OK, at)
@@ -179,6 +188,8 @@ class ExactEngine:
     def _finish(self, job: _Job, at: float) -> None:
         self._count(at, -1)
         self._served += 1
+        if self.finished is not None:
+            self.finished.append((job.arrived, job.first, at))
         if self.latencies is not None and at >= UNSCORED_S:
             self.latencies.append(at - job.arrived)
         late = job.late or (job.output > 1 and (at - job.first) / (job.output - 1) > self._inter_token_s)

@@ -14,10 +14,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from autoscaler.cli import build
+from autoscaler.commands.replay import demand_of
+from autoscaler.store import Bin, StoreFile
 
 TRACE = Path(__file__).parents[2] / "data" / "traces" / "servegen_r1_sample.csv.gz"
 
@@ -153,4 +156,29 @@ def test_replay_says_what_is_wrong(prometheus: str) -> None:
     for url, query, says in ((prometheus, "nothing", "no usable value"), ("http://127.0.0.1:1", "x", "--prometheus")):
         done = tidegate("replay", "--prometheus", url, "--query", query, "--lengths", str(TRACE))
         assert done.returncode == 2
+        assert says in done.stderr
+
+
+def test_replay_reads_what_the_store_remembers(tmp_path: Path) -> None:
+    file = StoreFile.open(tmp_path / "tidegate.db", wall=0.0)
+    begin = 1_700_000_000 // 60 * 60
+    # An hour and a half, of which some minutes are lost.
+    file.put_bins(
+        Bin("chat", begin + 60 * minute, 150.0, 100_000.0, 90_000.0) for minute in range(90) if not 40 <= minute < 45
+    )
+    file.close()
+    series = demand_of(tmp_path, "chat", None, None, 1.0)
+    assert len(series) == 90
+    assert np.isnan(series.values[40:45]).all()
+    assert series.values[[0, 39, 45, 89]] == pytest.approx(2.5), "requests per second"
+    assert len(demand_of(tmp_path / "tidegate.db", "chat", None, None, 1.0 / 24.0)) == 60, "the last hour"
+    base = ["replay", "--lengths", str(TRACE)]
+    for arguments, says in (
+        (["--store", str(tmp_path), "--model", "code"], "models with demand: chat"),
+        (["--store", str(tmp_path)], "--store needs --model"),
+        ([], "--store PATH"),
+        (["--prometheus", "http://127.0.0.1:1"], "--query"),
+    ):
+        done = CliRunner().invoke(build(), [*base, *arguments])
+        assert done.exit_code == 2
         assert says in done.stderr
