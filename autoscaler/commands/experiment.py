@@ -21,7 +21,9 @@ from autoscaler.decide.mix import price
 from autoscaler.policy.pools import PoolSettings
 from autoscaler.sim.calibration import calibrate
 from autoscaler.sim.fast import HOURS_ERROR, MISSES_ERROR
+from autoscaler.sim.foresight import Foresight, can_forecast
 from autoscaler.sim.lab import EVERYONE, ORACLES, TIDEGATE, Lab, hours_at, lab_for
+from autoscaler.sim.outlooks import Outlooks
 from autoscaler.sim.pool_model import PoolModel
 from autoscaler.sim.replica_model import ReplicaModel
 from autoscaler.sim.report import HEADER, TARGETS, Row, cells, mean, record, row, schedule_lines
@@ -66,6 +68,8 @@ class Plan:
     """Tidegate's policies by the name that the table shows; one, or two to compare."""
     strategies: bool = True
     """Also play the strategies that people choose from, as they are usually set."""
+    series: Series | None = None
+    """What the load is drawn from, for forecasts of it; None (a trace of hours): none are made."""
     disturbed: bool = False
     """Readings get lost, stop for a while and turn into nonsense, for everybody but the oracles."""
 
@@ -101,19 +105,21 @@ def trace_from(path: Path) -> Trace:
 
 def source_of(
     demand: Path | None, lengths: Path | None, trace: Path | None, days: float | None
-) -> tuple[Callable[[float | None, int], Load], Lengths]:
-    """How to draw the load, and lengths, from the files that were named."""
+) -> tuple[Callable[[float | None, int], Load], Lengths, Series | None]:
+    """How to draw the load, lengths, and the series that it is drawn from, from the files that were named."""
     if (demand is None) == (trace is None):
         raise InputError("give either --demand FILE with --lengths TRACE, or --trace FILE")
     if trace is not None:
         if lengths is not None:
             raise InputError("--lengths goes with --demand; a --trace has its own")
         requests = trace_from(trace)
-        return lambda peak, seed: load_of_trace(requests, days=days, peak_per_s=peak, seed=seed), Lengths.of(requests)
+        lengths_of = Lengths.of(requests)
+        return lambda peak, seed: load_of_trace(requests, days=days, peak_per_s=peak, seed=seed), lengths_of, None
     assert demand is not None
     if lengths is None:
         raise InputError("--demand needs --lengths TRACE: a request's cost is in its lengths")
-    return drawn_from(series_from(demand), days), Lengths.of(trace_from(lengths))
+    series = series_from(demand)
+    return drawn_from(series, days), Lengths.of(trace_from(lengths)), series
 
 
 def drawn_from(series: Series, days: float | None) -> Callable[[float | None, int], Load]:
@@ -184,6 +190,10 @@ class Experiment:
         self.strategies: dict[str, list[Score]] = {}
         """By strategy, one a seed."""
         self._model: PoolModel | None = None
+        series = plan.series
+        known = series is not None and can_forecast(series.step_s)
+        self._outlooks = Outlooks(series, Foresight()) if series is not None and known else None
+        """Made once: seeds and policies read the same."""
 
     def play(self) -> list[Row]:
         """All policies and seeds. A failure names its seed."""
@@ -196,6 +206,9 @@ class Experiment:
             raise InputError("nothing arrives in what is to be played")
         with progress_bar(self._notes, "calibrating the fast engine", 8100) as tell:
             self._model = calibrate(ReplicaModel(), plan.lengths, progress=tell)
+        if self._outlooks is not None and TIDEGATE in plan.policies:
+            with progress_bar(self._notes, "forecasting", length) as tell:
+                self._outlooks.of(load, tell)
         for seed in range(1, plan.seeds + 1):
             try:
                 self._seed(seed)
@@ -215,6 +228,7 @@ class Experiment:
         lab = lab_for(
             self._model, plan.lengths, lambda peak: plan.draw(peak, seed), plan.scenario, peak=plan.peak,
             max_replicas=plan.max_replicas, objective=plan.objective, seed=seed,
+            outlooks=self._outlooks if TIDEGATE in plan.policies else None,
         )  # fmt: skip
         lab = replace(lab, disturbed=plan.disturbed)
         for label, pool in plan.pools if TIDEGATE in plan.policies else ():

@@ -71,6 +71,7 @@ def replay(
         series = demand_of(store, model, prometheus, query, history)
         plan = experiment.Plan(
             draw=experiment.drawn_from(series, min(days, history)),
+            series=series,
             lengths=Lengths.of(experiment.trace_from(lengths)),
             scenario=experiment.scenario_of(scenario, start_up),
             peak=peak,

@@ -84,10 +84,11 @@ def simulate(
     from autoscaler.commands import experiment
 
     try:
-        draw, drawn = experiment.source_of(demand, lengths, trace, days)
+        draw, drawn, series = experiment.source_of(demand, lengths, trace, days)
         plan = experiment.Plan(
             draw=draw,
             lengths=drawn,
+            series=series,
             scenario=experiment.scenario_of(scenario, start_up),
             peak=peak,
             max_replicas=max_replicas,

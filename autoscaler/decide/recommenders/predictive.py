@@ -13,12 +13,15 @@ from autoscaler.decide.observation import Quality
 from autoscaler.decide.outlook import Outlook
 from autoscaler.decide.predictor import Expectation
 from autoscaler.decide.predictors import PREDICTORS
+from autoscaler.decide.predictors.growth import Growth
 from autoscaler.decide.recommender import Proposal, Situation
 from autoscaler.policy.pools import PoolSettings
 
 _NORMAL = NormalDist()
 _AIM = 0.85
 """Share of the objective's misses to aim at: misses come in bursts, and a week's sum scatters by that much."""
+_FORESEEING = ("forecast", "growth")
+"""Predictions that need a forecast: its quantiles as they are, and its growth from the present level."""
 _DAY_S = 86_400.0
 _LEAST_INERTIA_S, _USUAL_INERTIA_S, _MOST_INERTIA_S = 15.0, 200.0, 300.0
 _IDLE = 0.05
@@ -42,8 +45,9 @@ class Predictive:
     """Learns which prediction is worth its money (`decide.contest`), and by how much reality disagrees."""
 
     def __init__(self, settings: PoolSettings) -> None:
-        names = (*PREDICTORS, "forecast")
+        names = (*PREDICTORS, *_FORESEEING)
         self._predictors = {name: make() for name, make in PREDICTORS.items()}
+        self._growth = Growth()
         self.contest = Contest(names, settings.predictive.memory_s)
         self.correction = Correction()
         self._daily: deque[tuple[float, float]] = deque()
@@ -83,7 +87,7 @@ class Predictive:
     ) -> Proposal:
         settings = situation.settings
         name = self.contest.chosen if self.contest.chosen in expected else "last_value"
-        if name == "forecast" and outlook is not None and not outlook.trusted:
+        if name in _FORESEEING and outlook is not None and not outlook.trusted:
             name = "momentum"
         expectation = expected.get(name) or expected["last_value"]
         self.used = name
@@ -95,7 +99,7 @@ class Predictive:
         self.band = (expectation.level(0.0), level, cap)
         want = level / unit
         keep = want
-        if name == "forecast" and outlook is not None:
+        if name in _FORESEEING and outlook is not None:
             keep = max(keep, min(cap, self._later(outlook, situation)) / unit)
         if settings.min_replicas == 0 and rate <= 0.0 and keep < _IDLE:
             return Proposal("predictive", 0.0, 0.0, f"no requests now, and none expected by {name}")
@@ -122,8 +126,12 @@ class Predictive:
             expectation = predictor.expect(now, ahead[0])
             if expectation is not None:
                 expected[name] = expectation
+        self._growth.observe(rate, now)
         if outlook is not None:
             expected["forecast"] = OutlookView(outlook, now, ahead)
+            growing = self._growth.expect(now, ahead[0], outlook)
+            if growing is not None:
+                expected["growth"] = growing
         return expected
 
     def _blind(self, situation: Situation, unit: float, outlook: Outlook | None) -> Proposal:

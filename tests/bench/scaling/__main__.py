@@ -24,8 +24,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from autoscaler.series_file import load_series
 from autoscaler.sim.calibration import calibrate
+from autoscaler.sim.foresight import Foresight
 from autoscaler.sim.lab import Lab, lab_for
+from autoscaler.sim.outlooks import Outlooks
 from autoscaler.sim.policies import REACTIVE
 from autoscaler.sim.pool_model import PoolModel
 from autoscaler.sim.replica_model import ReplicaModel
@@ -33,6 +36,7 @@ from autoscaler.sim.series import read_series, read_trace
 from autoscaler.sim.start_up import SCENARIOS
 from autoscaler.sim.sweep import at_misses
 from autoscaler.sim.workload import Lengths, load_of
+from forecaster.series import Series
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data"
@@ -74,13 +78,20 @@ def plant(lengths: Path) -> tuple[PoolModel, Lengths]:
     return calibrate(ReplicaModel(), drawn), drawn
 
 
+@cache
+def demand(path: Path) -> tuple[Series, Outlooks]:
+    """A series, and what was forecast of it: the same for every job of a process."""
+    series = load_series(path, read_series)
+    return series, Outlooks(series, Foresight())
+
+
 def lab_of(job: Job) -> Lab:
     model, lengths = plant(job.lengths)
-    with gzip.open(job.data / f"{job.series}_requests.csv.gz", "rt") as file:
-        series = read_series(file)
+    series, outlooks = demand(job.data / f"{job.series}_requests.csv.gz")
     return lab_for(
         model, lengths, lambda peak: load_of(series, days=job.days, peak_per_s=peak, seed=job.seed),
         SCENARIOS[job.scenario], peak=PEAK, max_replicas=MOST, objective=OBJECTIVE, seed=job.seed,
+        outlooks=outlooks if job.policy in ("tidegate", "self") else None,
     )  # fmt: skip
 
 
