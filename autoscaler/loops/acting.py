@@ -28,8 +28,6 @@ class Acting:
     def __init__(self, gateway: Gateway, leads: Callable[[], bool]) -> None:
         self._gateway = gateway
         self._leads = leads
-        self._given_up: dict[str, set[str]] = {}
-        """By pool: replicas whose start was given up, kept from requests until they are gone."""
 
     async def carry_out(
         self, pool: PoolSettings, hands: Hands, actions: Sequence[Action], open_starts: Sequence[str], fleet: PoolFleet
@@ -48,6 +46,9 @@ class Acting:
             applied = await hands.apply(action)
             done.append(applied)
             if applied.error:
+                if isinstance(action, GiveUp) and action.replica is not None:
+                    # Nobody asks for it again: it goes on starting, and then it may as well serve.
+                    self._gateway.undrain(action.replica)
                 log.warning(
                     "pool %s: %s failed", pool.name, name_of(action),
                     extra={"reason": applied.error, "wanted": action.reason},
@@ -77,7 +78,6 @@ class Acting:
                     if view.state in SERVING or in_flight(view):
                         return "it has become ready"
                     gateway.drain(view.id, inf)
-                    self._given_up.setdefault(pool.name, set()).add(view.id)
             case _:
                 pass
         return ""
@@ -92,20 +92,6 @@ class Acting:
         if in_flight(view) and pool.down.on_deadline != "stop":
             return f"{in_flight(view)} requests still run on it"
         return ""
-
-    def returned(self, pool: str, fleet: PoolFleet) -> None:
-        """A start that was given up and that its actuator left alone, as it was ready by then, may serve."""
-        given_up = self._given_up.get(pool)
-        if not given_up:
-            return
-        present = {one.id: one for one in fleet.replicas}
-        for replica in list(given_up):
-            fact = present.get(replica)
-            if fact is None and fleet.complete:
-                given_up.discard(replica)
-            elif fact is not None and fact.phase is Phase.READY:
-                self._gateway.undrain(replica)
-                given_up.discard(replica)
 
     def release(self, replicas: Sequence[str]) -> None:
         """Replicas that nobody is going to stop any more serve again."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from autoscaler.action import Action
+from autoscaler.action import Action, GiveUp, Stop
 from autoscaler.actuator import Observation
 from autoscaler.controller import Controller, Tick
 from autoscaler.decide.observation import PoolDemand
@@ -20,11 +20,12 @@ from autoscaler.loops.hands import Applied, Hands, name_of
 from autoscaler.loops.joined import Joined, endpoints, join
 from autoscaler.loops.memory import pack, unpack
 from autoscaler.loops.merging import Merged
+from autoscaler.loops.recall import recall
 from autoscaler.loops.report import PoolReport, stages_of
 from autoscaler.loops.telling import Telling, record
 from autoscaler.metrics import ControlMetrics
 from autoscaler.policy.pools import Mode, PoolSettings, ScalingSettings
-from autoscaler.store import BIN_S, Bin, Store, StoreError
+from autoscaler.store import Store, StoreError
 from lb.clock import Clock
 from lb.endpoint import Endpoint
 from lb.gateway import Gateway
@@ -34,10 +35,6 @@ log = logging.getLogger(__name__)
 
 STATE = "controller"
 """Name of the controller's state in the store."""
-RECALL_S = 2 * 86_400.0
-"""What predictors forget half of in two days need not be told more."""
-_AT_ONCE = 20
-"""Minutes of the past between two breaths of the event loop."""
 KNOCK_S = 0.5
 """Between looks for requests at pools without replicas: little beside any start, and such a pool has no other load."""
 SAVE_EVERY_S = 60.0
@@ -115,35 +112,8 @@ class ControlLoop:
         clock = self._clock
         state = {} if saved is None else unpack(saved[1], boot=self._boot, now=clock.monotonic(), wall=clock.wall())
         self.controller.restore(state)
-        await self._recall(state)
+        await recall(self.controller, self._store, clock, state)
         await self._look()
-
-    async def _recall(self, state: Mapping[str, object]) -> None:
-        """Live through recent demand on paper: predictors keep nothing over a restart. What that teaches the contest is
-        in its saved state already."""
-        now, wall = self._clock.monotonic(), self._clock.wall()
-        for pool in self.controller.settings.pools:
-            rates = await self._past(pool, wall - RECALL_S)
-            past = [(now - (wall - start_s - BIN_S), rate) for start_s, rate in sorted(rates.items())]
-            for begin in range(0, len(past), _AT_ONCE):
-                self.controller.recall(pool.name, past[begin : begin + _AT_ONCE], {}, now)
-                await asyncio.sleep(0)
-            part = state.get(pool.name)
-            learned = part.get("predictive") if isinstance(part, Mapping) else None
-            if isinstance(learned, Mapping):
-                self.controller.pool(pool.name).predictive.restore(learned)
-
-    async def _past(self, pool: PoolSettings, since: float) -> dict[int, float]:
-        """Demand a second of a pool by the minute's begin, as far as it was stored."""
-        rates: dict[int, float] = {}
-        try:
-            models = models_of(self.controller.settings.pools, await self._store.models())
-            for model in models[pool.name]:
-                for one in await self._store.bins(model, since):
-                    rates[one.start_s] = rates.get(one.start_s, 0.0) + units_of(one, pool.capacity.unit) / BIN_S
-        except StoreError as error:
-            log.warning("pool %s: its past demand is not known", pool.name, extra={"reason": str(error)})
-        return rates
 
     async def run(self) -> None:
         """Tick at a fixed cadence until cancelled, and at once when a request waits for the first replica of a pool."""
@@ -267,7 +237,6 @@ class ControlLoop:
             if seen is None or name not in self._hands:
                 continue
             self._seen[name] = seen
-            self._acting.returned(name, seen.fleet())
             known = self._places.get(name, ())
             places = endpoints(seen, known)
             if places != known:
@@ -332,7 +301,18 @@ class ControlLoop:
                 for pool in own
             )
         )  # fmt: skip
+        for pool, applied in zip(own, done, strict=True):
+            self._withdraw(pool.name, applied)
         return {pool.name: applied for pool, applied in zip(own, done, strict=True)}
+
+    def _withdraw(self, pool: str, applied: list[Applied]) -> None:
+        """What was told to end is no place to probe any more. If it does not end, the next look finds it again."""
+        ended = {one.action.replica for one in applied if not one.error and isinstance(one.action, Stop | GiveUp)}
+        places = self._places.get(pool, ())
+        left = tuple(one for one in places if one.id not in ended)
+        if left != places:
+            self._places[pool] = left
+            self._gateway.set_source(source_of(pool), left)
 
     # ------------------------------------------------------------------ what is told
 
@@ -377,11 +357,6 @@ class ControlLoop:
             self._reports[pool.name].shown() if pool.name in self._reports else {"pool": pool.name, "at": None}
             for pool in self.controller.settings.pools
         ]
-
-
-def units_of(one: Bin, unit: str) -> float:
-    """A minute's demand in a pool's unit."""
-    return {"requests": one.requests, "prompt_tokens": one.prompt_tokens, "output_tokens": one.output_tokens}[unit]
 
 
 def source_of(pool: str) -> str:

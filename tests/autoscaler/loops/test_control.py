@@ -12,6 +12,7 @@ from autoscaler.decide.outlook import Outlook
 from autoscaler.fleet import Phase
 from autoscaler.loops.control import STATE
 from autoscaler.policy.pools import ScalingSettings
+from autoscaler.store import Bin
 from lb.effects import Ticket
 from tests.autoscaler.loops.conftest import Make, pool
 
@@ -235,3 +236,18 @@ async def test_what_waits_for_a_first_replica_ends_the_rest_early(make: Make) ->
         running.cancel()
     assert rig.now < 10_000.0 + 3600.0
     assert isinstance(rig.actuator.asked[0], ScaleUp)
+
+
+async def test_predictors_learn_again_from_the_minutes_in_the_store(make: Make) -> None:
+    rig = await make(ready=1)
+    end = int(rig.clock.wall() // 60) * 60
+    rig.store.record_bins(Bin("m", end - 60 * age, 120.0, 1.0, 1.0) for age in range(1, 2001))
+    await rig.loop.close()
+    rig.born()
+    await rig.loop.begin()
+    await rig.tick(5)
+    found = await rig.store.decisions("chat")
+    assert found[0].record["band"] is not None
+    assert rig.loop.controller.pool("chat").predictive._daily[0][1] == pytest.approx(2.0), (
+        "the highest demand of the last day"
+    )

@@ -231,10 +231,22 @@ async def test_a_start_that_became_ready_as_it_was_given_up_serves(make: Make) -
     rig.actuator.deaf = True  # it finds the replica ready by the time that it is told, and leaves it alone
     while not rig.actuator.names(GiveUp):
         await rig.tick()
-    assert rig.state(name) == "draining", "nothing is sent to what is about to end"
+    assert name not in rig.gateway.balancer.replicas, "nothing is sent to what is about to end"
     rig.actuator.starts, rig.actuator.deaf = True, False
     await rig.tick(2)
     assert rig.state(name) == "ready"
+
+
+async def test_a_start_that_could_not_be_given_up_serves_when_it_is_up(make: Make) -> None:
+    rig = await make(pool(start={"p50_s": 30.0, "p95_s": 60.0, "give_up_s": 200.0, "rest_s": 9000.0, "failures": 1}))
+    rig.actuator.starts = False
+    await rig.tick(3)
+    rig.actuator.fail_apply = down("it does not answer")
+    while rig.value("tidegate_pool_action_failures_total", pool="chat", action="give_up") is None:
+        await rig.tick()
+    rig.actuator.fail_apply, rig.actuator.starts = None, True
+    await rig.tick(3)
+    assert rig.state("chat-e1-1") == "ready"
 
 
 async def test_a_drain_without_end_waits_and_says_so(make: Make) -> None:
