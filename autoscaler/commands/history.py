@@ -243,7 +243,7 @@ def _instant(at_s: float) -> str:
 
 def path_of(store: Path) -> Path:
     """The file of a store that was named by its file or its directory. Raises StartError."""
-    from autoscaler.loops.scaling import STORE_FILE
+    from autoscaler.store import STORE_FILE
 
     if store.is_dir():
         return store / STORE_FILE
