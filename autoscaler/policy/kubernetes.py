@@ -91,7 +91,7 @@ class KubernetesSettings(Section):
     kubeconfig: str | None = None
     """File for a controller outside of the cluster; None: the pod's ServiceAccount."""
     port: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    """Port on which pods answer, for a balancer that has no source of its own; None: it finds them by itself."""
+    """Port on which pods answer; None: the container port named `http`, or the only one."""
     field_manager: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^tidegate[ -~]*$")] = "tidegate"
     """Name under which changes are made. Another controller that is not of the same group needs another name, so that
     the two can see each other."""

@@ -71,13 +71,7 @@ class Cluster:
         self._run(
             "kube-scheduler", f"--kubeconfig={self.kubeconfig('scheduler')}", "--secure-port=0", "--leader-elect=false"
         )
-        stages = self.directory / "stages.yaml"
-        stages.write_text(kwok_stages())
-        self._run(
-            "kwok", f"--kubeconfig={self.kubeconfig('kwok')}", "--manage-all-nodes=true", f"--config={stages}",
-            "--node-lease-duration-seconds=40", f"--server-address=127.0.0.1:{free_port()}", "--cidr=10.244.0.1/16",
-            "--node-ip=127.0.0.1",
-        )  # fmt: skip
+        self.start_kwok()
         self.eventually(
             lambda: self.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")[0] == 200,
             "the default ServiceAccount",
@@ -87,6 +81,16 @@ class Cluster:
         self.eventually(
             lambda: all(map(self.node_ready, (f"gpu-{index}" for index in range(len(self._zones))))), "nodes"
         )
+
+    def start_kwok(self, cidr: str = "10.244.0.1/16") -> None:
+        """Kubelets for all nodes. `cidr`: addresses of pods; those in 127.0.0.0/8 can be listened on."""
+        stages = self.directory / "stages.yaml"
+        stages.write_text(kwok_stages())
+        self._run(
+            "kwok", f"--kubeconfig={self.kubeconfig('kwok')}", "--manage-all-nodes=true", f"--config={stages}",
+            "--node-lease-duration-seconds=40", f"--server-address=127.0.0.1:{free_port()}", f"--cidr={cidr}",
+            "--node-ip=127.0.0.1",
+        )  # fmt: skip
 
     def start_api(self, *extra: str) -> None:
         """Start the API server and wait until it answers; also again, after `kill_api`, on the same port.

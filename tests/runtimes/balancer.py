@@ -76,8 +76,11 @@ def _content(body: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def balancing(tmp: Path, *servers: Server, lb: dict[str, Any] | None = None) -> AsyncIterator[Balancer]:
-    """A balancer in front of these. `lb` adds to the policy; a server's `metrics` is where its metrics are."""
+async def balancing(
+    tmp: Path, *servers: Server, lb: dict[str, Any] | None = None, **others: Any
+) -> AsyncIterator[Balancer]:
+    """A balancer in front of these. `lb` adds to the policy, `others` are its further sections; a server's `metrics` is
+    where its metrics are."""
     port, admin_port = free_port(), free_port()
     backends = []
     for server in servers:
@@ -97,7 +100,8 @@ async def balancing(tmp: Path, *servers: Server, lb: dict[str, Any] | None = Non
                     "log": {"access": "all", "level": "debug"},
                     "timeouts": {"shutdown": "5s"},
                     **(lb or {}),
-                }
+                },
+                **others,
             }
         )
     )

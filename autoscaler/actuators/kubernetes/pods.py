@@ -197,7 +197,15 @@ def _started_at(pod: Object, reading: Reading) -> float | None:
 
 
 def _endpoint(pod: Object, reading: Reading) -> Endpoint | None:
+    """Where it answers. A balancer that finds pods by itself lets go of one that is marked as draining as soon as it is
+    empty there; by this it stays in sight until it is gone."""
     host = objects.text(pod, "status", "podIP")
-    if reading.port is None or not host:
-        return None
-    return Endpoint(id=objects.uid(pod), host=host, port=reading.port)
+    port = reading.port or _port_of(pod)
+    return Endpoint(id=objects.uid(pod), host=host, port=port) if host and port else None
+
+
+def _port_of(pod: Object) -> int | None:
+    """The container port named `http`, or the only one."""
+    ports = [one for container in objects.items(pod, "spec", "containers") for one in objects.items(container, "ports")]
+    named = [one for one in ports if one.get("name") == "http"] or ports
+    return objects.count(named[0], "containerPort") or None if len(named) == 1 else None

@@ -82,6 +82,24 @@ def test_stamps_of_clocks_that_go_ahead_are_not_in_the_future_and_stay_in_order(
     assert ahead.fact.stages[Stage.WARM] == 1000.0
 
 
+@pytest.mark.parametrize(
+    ("ports", "port"),
+    [
+        ([], None),
+        ([{"containerPort": 9000}], 9000),
+        ([{"containerPort": 9000}, {"containerPort": 9001}], None),
+        ([{"containerPort": 9000, "name": "metrics"}, {"containerPort": 9001, "name": "http"}], 9001),
+        ([{"containerPort": "9000"}], None),
+    ],
+)
+def test_a_port_that_is_not_said_is_the_one_named_http_or_the_only_one(ports: list[Any], port: int | None) -> None:
+    one = pod()
+    one["spec"]["containers"][0]["ports"] = ports
+    reading = pods.Reading("d", 1000.0, READING.offset_s, "nvidia.com/gpu", 3, 120.0)
+    found = pods.observed(one, None, reading).endpoint
+    assert (None if found is None else found.port) == port
+
+
 def test_weights_are_known_where_a_condition_tells_of_them() -> None:
     reading = pods.Reading("d", 1000.0, READING.offset_s, "nvidia.com/gpu", 3, 120.0, None, "tidegate.dev/weights")
     one = pod(condition("PodScheduled", "True", 12), condition("tidegate.dev/weights", "True", 70))
