@@ -4,8 +4,8 @@
     python -m tests.bench.scaling.against_daemon --speed 2     # three, on an idle machine
 
 Eight simulated replicas (`tidegate mock-runtime`) behind the real process, an open-loop client, and the same requests
-in `autoscaler.sim.exact`. Prints percentiles in model seconds; exits with 1 when any differs by more than 10 %. A wait
-of 30 ms for the processor is such a difference: on a busy machine run it with `nice -n -15`.
+in `autoscaler.sim.exact`. Prints percentiles in model seconds; exits with 1 when any differs by more than 10 %
+and 20 ms of wall time. On a busy machine run it with `nice -n -15`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ SECONDS, LOAD = 200, 0.75
 PROXY = "tidegate-least-requests"
 NAMES = ("ttft_mean", "ttft_p50", "ttft_p90", "ttft_p99", "e2e_mean", "e2e_p50", "e2e_p90", "e2e_p99")
 MOST = 0.10
+WALL_S = 0.02
+"""Wall seconds by which two figures may differ anyway: sockets and processes that wait for the processor are not in the
+model, and half of all first tokens come within 60 ms."""
 _PATIENCE_S = 300.0
 """Wall seconds; the longest answer takes two minutes."""
 _FLUSH_S = 0.2
@@ -83,15 +86,19 @@ def main() -> int:
     table = Table(title=f"{len(items)} requests at {LOAD:.0%} of {REPLICAS} replicas, model seconds")
     for name in ("figure", "daemon", "exact engine", "difference"):
         table.add_column(name, justify="left" if name == "figure" else "right")
-    worst = 0.0
+    worst, met = 0.0, not real.failures
     for name in NAMES:
         ours, theirs = getattr(model, name), getattr(real, name)
-        worst = max(worst, abs(ours / theirs - 1.0))
+        if abs(ours - theirs) > WALL_S * options.speed:
+            worst = max(worst, abs(ours / theirs - 1.0))
         table.add_row(name, f"{theirs:.3f}", f"{ours:.3f}", f"{ours / theirs - 1.0:+.1%}")
     console = Console()
     console.print(table)
-    met = worst <= MOST and not real.failures
-    console.print(f"{'met' if met else 'MISSED'}: at most {worst:.1%} apart (bar {MOST:.0%})", highlight=False)
+    met = met and worst <= MOST
+    console.print(
+        f"{'met' if met else 'MISSED'}: at most {worst:.1%} apart beyond {1000 * WALL_S:g} ms (bar {MOST:.0%})",
+        highlight=False,
+    )
     console.print(
         f"failures: {real.failures or 'none'}; late by the machine: the client {real.late_p99_s:.3f} s (p99), the "
         f"replicas {real.replica_late_max_s:.3f} s at most; {cpu_s:.1f} s of CPU in the proxy",
