@@ -1,4 +1,4 @@
-"""What goes over the pipe between the daemon and the process that forecasts: a head of JSON, then numbers as they are.
+"""What goes between the daemon and the process that forecasts: a head of JSON, then numbers as they are.
 
 A month of bins as JSON takes longer than the event loop may be held; as bytes they are copied.
 """

@@ -1,4 +1,4 @@
-"""The process that forecasts: reads bins from standard input, answers with forecasts on standard output.
+"""The process that forecasts: reads bins from the socket that is its standard input, and answers there with forecasts.
 
 Of its own, as a fit takes longer than the event loop may be held, and because what computes may hang, crash or take all
 memory. It holds one forecaster per pool and nothing that could not be made anew from history. It ends with its parent.
@@ -59,7 +59,7 @@ class KnownEvents:
 
 
 class Work:
-    """Everything but the pipe."""
+    """Everything but the socket."""
 
     def __init__(self, setup: Setup, problems: Sequence[str] = ()) -> None:
         self._setup = setup
@@ -97,7 +97,7 @@ class Work:
 
 
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
-    """Until the parent closes the pipe."""
+    """Until the parent closes the socket."""
     first = _read(source)
     if first is None:
         return
@@ -109,12 +109,11 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Begin, with the parent's pipe on standard input and output."""
+    """Begin, with the parent's socket on standard input."""
     _end_with_parent()
-    source = os.fdopen(os.dup(0), "rb")
-    sink = os.fdopen(os.dup(1), "wb")
-    # What a library prints goes with the complaints, not between the answers.
-    os.dup2(2, 1)
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(0), "wb")
+    # Only the two hold it from here on; whatever a library prints goes elsewhere.
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     # The parent decides when to end; Ctrl-C in its terminal is meant for it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     serve(source, sink)
@@ -149,7 +148,7 @@ def _limit(memory_bytes: int) -> list[str]:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed takes it along, in the middle of a fit too. Linux only; elsewhere the pipe's end does."""
+    """A parent that is killed takes it along, in the middle of a fit too. Linux only; elsewhere the end of the socket does."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_PARENT_DIES, signal.SIGKILL, 0, 0, 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,7 +24,7 @@ _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONDONTWR
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """One each: requests have the other cores, and sums come out the same on every machine."""
 _LAST_WORDS_S = 2.0
-"""From closing the pipe to being gone."""
+"""From closing the socket to being gone."""
 _TAIL_BYTES = 2000
 
 
@@ -36,7 +38,10 @@ class ForecastProcess:
     def __init__(self, setup: Setup, command: Sequence[str] = COMMAND) -> None:
         self._setup = setup
         self._command = command
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: asyncio.StreamReader
+        self._writers: list[asyncio.StreamWriter] = []
+        """Of questions, and of what it says besides, which is only read."""
         self._complaints: asyncio.Task[None] | None = None
         self._tail = b""
 
@@ -47,14 +52,37 @@ class ForecastProcess:
     async def start(self) -> Answer:
         """Until it is ready. Raises ForecastProcessError."""
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=_environment(), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
+            questions, complaints = self._spawn()
         except OSError as error:
             raise ForecastProcessError(f"cannot be started: {error}") from None
-        self._complaints = asyncio.create_task(self._listen(), name="complaints of the process that forecasts")
+        self._reader, writer = await asyncio.open_unix_connection(sock=questions)
+        listened, other = await asyncio.open_unix_connection(sock=complaints)
+        self._writers = [writer, other]
+        self._complaints = asyncio.create_task(self._listen(listened), name="complaints of the process that forecasts")
         return await self._exchange(self._setup.pack(), _START_S)
+
+    def _spawn(self) -> tuple[socket.socket, socket.socket]:
+        """Our ends of what it answers on (its standard input, both ways) and of what it says besides.
+
+        Not the event loop's own way, as uvloop forks, which takes the longer the more memory the daemon has; this one
+        waits for the new program to be loaded and copies nothing.
+        """
+        questions, theirs = socket.socketpair()
+        complaints, mouth = socket.socketpair()
+        try:
+            with theirs, mouth:
+                self._process = subprocess.Popen(  # noqa: S603 - the command is ours
+                    self._command,
+                    env=_environment(),
+                    stdin=theirs.fileno(),
+                    stdout=mouth.fileno(),
+                    stderr=mouth.fileno(),
+                )
+        except OSError:
+            questions.close()
+            complaints.close()
+            raise
+        return questions, complaints
 
     async def ask(self, ask: Ask, limit_s: float) -> Answer:
         """Raises ForecastProcessError, also when it takes longer than `limit_s`."""
@@ -62,56 +90,50 @@ class ForecastProcess:
 
     async def close(self) -> None:
         """End it now, whatever it does, and wait until it is gone."""
-        process = self._process
-        if process is None:
+        if self._process is None:
             return
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
         if self._complaints is not None:
             await self._complaints
+        for writer in self._writers:
+            writer.close()
 
     async def _exchange(self, message: bytes, limit_s: float) -> Answer:
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
+        writer = self._writers[0]
         try:
             async with asyncio.timeout(limit_s):
-                process.stdin.write(message)
-                await process.stdin.drain()
-                head, body = sizes_of(await process.stdout.readexactly(SIZES.size))
-                text = await process.stdout.readexactly(head)
-                return Answer.unpack(text, await process.stdout.readexactly(body))
+                writer.write(message)
+                await writer.drain()
+                head, body = sizes_of(await self._reader.readexactly(SIZES.size))
+                text = await self._reader.readexactly(head)
+                return Answer.unpack(text, await self._reader.readexactly(body))
         except TimeoutError:
             raise ForecastProcessError(f"did not answer within {limit_s:g} s") from None
         except WireError as error:
             raise ForecastProcessError(str(error)) from None
         except (EOFError, OSError, RuntimeError):
-            # RuntimeError: what uvloop says of a pipe that is closed.
+            # RuntimeError: what uvloop says of a socket that is closed.
             raise ForecastProcessError(await self._end()) from None
 
     async def _end(self) -> str:
-        """How it ended, once it has closed the pipe."""
+        """How it ended, once it has closed the socket."""
         assert self._process is not None
         try:
-            async with asyncio.timeout(_LAST_WORDS_S):
-                code = await self._process.wait()
-        except TimeoutError:
-            await self.close()
-            return "closed the pipe"
+            code = await asyncio.to_thread(self._process.wait, _LAST_WORDS_S)
+        except subprocess.TimeoutExpired:
+            return "closed the socket"
         if self._complaints is not None:
             await self._complaints
         lines = self._tail.decode(errors="replace").strip().splitlines()
         said = f": {lines[-1][:300]}" if lines else ""
         return (f"ended with {_signal(-code)}" if code < 0 else f"ended with exit code {code}") + said
 
-    async def _listen(self) -> None:
-        """Keep the end of what it complains of, so that the pipe never fills."""
-        assert self._process is not None
-        assert self._process.stderr is not None
-        while chunk := await self._process.stderr.read(4096):
-            self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Keep the end of what it says, so that it never waits for a listener."""
+        with suppress(OSError):
+            while chunk := await reader.read(4096):
+                self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
 
 
 def _environment() -> dict[str, str]:

@@ -149,7 +149,7 @@ async def test_what_fails_within_it_costs_one_pool_and_not_the_process(start: St
         ("spin", 0.3, "did not answer within 0.3 s"),
         ("killed", 30.0, "ended with SIGKILL"),
         ("exit", 30.0, "ended with exit code 3: something dreadful"),
-        ("closed", 30.0, "closed the pipe"),
+        ("closed", 30.0, "closed the socket"),
     ],
 )
 async def test_what_it_does_instead_of_answering_is_told(start: Start, pool: str, limit_s: float, told: str) -> None:
@@ -166,9 +166,10 @@ async def test_what_it_does_instead_of_answering_is_told(start: Start, pool: str
     ("command", "told"),
     [
         (("/nowhere/python",), "cannot be started: .*nowhere"),
-        ((sys.executable, "-c", "print('a banner that nobody asked for')"), "too long to be one"),
+        ((sys.executable, "-c", "import os; os.write(0, b'a banner that nobody asked for')"), "too long to be one"),
+        ((sys.executable, "-c", "print('I am done')"), "ended with exit code 0: I am done"),
         ((sys.executable, "-c", "raise SystemExit('not today')"), "ended with exit code 1: not today"),
-        ((sys.executable, "-c", "import sys; sys.stdout.buffer.write(b'\\2\\0\\0\\0\\0\\0\\0\\0[]')"), "no answer"),
+        ((sys.executable, "-c", "import os; os.write(0, b'\\2\\0\\0\\0\\0\\0\\0\\0[]')"), "no answer"),
     ],
 )
 async def test_a_start_that_fails_is_told(start: Start, command: tuple[str, ...], told: str) -> None:
