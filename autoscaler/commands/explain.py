@@ -166,8 +166,8 @@ def lines(found: Mapping[str, Any], now: float) -> Iterator[str]:
     yield _row("capacity", _capacity(record))
     heading = "sources"
     for one in record.get("proposals") or ():
-        keep = "cannot tell" if one["keep"] is None else f"keeps {one['keep']:.2f}"
-        yield _row(heading, f"{one['source']:<11} wants {one['want']:.2f}, {keep}: {one['reason']}")
+        keep = "cannot tell" if one["keep"] is None else f"keeps {_number(one['keep'])}"
+        yield _row(heading, f"{one['source']:<11} wants {_number(one['want'])}, {keep}: {one['reason']}")
         heading = ""
     forecast = record.get("forecast")
     if forecast:

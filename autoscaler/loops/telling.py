@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from autoscaler.decide.decision import Decision, sentence
 from autoscaler.decide.outlook import Outlook
@@ -69,7 +70,7 @@ def record(
     """Everything that `explain` shows of one decision."""
     text = sentence(decision)
     told: dict[str, object] = {
-        **decision.record(),
+        **_finite(decision.record()),
         "at": wall,
         "loop_fault": fault,
         "actions": [
@@ -82,6 +83,19 @@ def record(
         "start_stages": dict(stages),
     }
     return StoredDecision(decision.pool, wall, text, told, notable)
+
+
+def _finite(values: Mapping[str, object]) -> dict[str, object]:
+    """JSON knows no infinity: such numbers are null."""
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, dict):
+        return _finite(value)
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _about(one: Applied) -> str:

@@ -45,7 +45,7 @@ def test_every_part_of_a_decision_is_told() -> None:
         "chat: up 3 -> 4; saturation: backlog of 54 s", "30 s ago, mode own", "4 wanted, 3 there or starting, 2 ready",
         "a shorter backlog", "9.8/s now; 10/s expected at the lead time by momentum, provisioned for 12.5/s",
         "never for more than 36/s", "2.5/s a replica; a start takes 100 s, one in twenty more than 240 s",
-        "h100: weights 60 s", "predictive  wants 3.90, cannot tell: demand is stale", "wants 4.00, keeps 4.00",
+        "h100: weights 60 s", "predictive  wants 3.9, cannot tell: demand is stale", "wants 4, keeps 4",
         "seasonal, may not act: worse than the last value", "requests_per_s stale",
         "scale_up chat-2 (backlog) FAILED: no room", "FAULT        chat-1 does not finish its drain",
         "chat-1: draining, 3 requests  drained by an operator",

@@ -299,3 +299,10 @@ def test_a_record_is_json_and_names_what_was_done() -> None:
     assert told["actions"][0] == {"action": "scale_up", "reason": "more", "error": "", "about": "s-1, s-2"}
     assert told["actions"][1]["error"] == "no"
     assert (told["at"], told["loop_fault"], told["forecast"], row.notable) == (1.7e9, "f", None, True)
+
+
+def test_numbers_that_are_none_are_null_in_a_record() -> None:
+    odd = decision(score=float("inf"), band=(1.0, float("nan"), 2.0), demand=None)
+    told = record(odd, (), None, {}, "", wall=1.0, notable=False).record
+    assert json.loads(json.dumps(told, allow_nan=False))["band"] == [1.0, None, 2.0]
+    assert told["score"] is None
