@@ -148,7 +148,7 @@ def _limit(memory_bytes: int) -> list[str]:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed takes it along, in the middle of a fit too. Linux only; elsewhere the end of the socket does."""
+    """A parent that is killed takes it along, in the middle of a fit too. Elsewhere than on Linux the socket tells."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_PARENT_DIES, signal.SIGKILL, 0, 0, 0)
