@@ -122,7 +122,7 @@ class ForecastLoop:
         self._changed = asyncio.Event()
         self._pools: dict[str, PoolForecast] = {}
         self._problems: frozenset[str] = frozenset()
-        self._renew = False
+        self._renew = asyncio.Event()
         """The process was set up for another policy."""
         self._plan = Plan()
         self.reconfigure(plan)
@@ -160,7 +160,8 @@ class ForecastLoop:
     def reconfigure(self, plan: Plan) -> None:
         """Another policy. Forecasts that still say what they said go on until there are new ones."""
         before, self._plan = self._plan, plan
-        self._renew = self._renew or replace(before, pools=()) != replace(plan, pools=())
+        if replace(before, pools=()) != replace(plan, pools=()):
+            self._renew.set()
         known, self._pools = self._pools, {}
         for pool in plan.pools:
             if not (plan.settings.enabled and pool.predictive.enabled):
@@ -170,7 +171,7 @@ class ForecastLoop:
             if one is None or not same:
                 one = PoolForecast(pool)
             one.pool = pool
-            if self._renew:
+            if self._renew.is_set():
                 one.until_s = 0
             self._pools[pool.name] = one
         self._changed.set()
@@ -180,7 +181,7 @@ class ForecastLoop:
         try:
             while True:
                 self._changed.clear()
-                await self.look()
+                await self._look_or_renew()
                 try:
                     async with asyncio.timeout(self._pause_s()):
                         await self._changed.wait()
@@ -188,6 +189,20 @@ class ForecastLoop:
                     continue
         finally:
             await self.close()
+
+    async def _look_or_renew(self) -> None:
+        """A look, which is broken off when another policy makes it pointless: a history may take minutes."""
+        # The look begins first and takes a renewal that is due already for its own.
+        look = asyncio.create_task(self.look(), name="look of the forecasts")
+        renewal = asyncio.create_task(self._renew.wait(), name="renewal of the forecasts")
+        try:
+            await asyncio.wait((look, renewal), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            look.cancel()
+            renewal.cancel()
+            await asyncio.gather(look, renewal, return_exceptions=True)
+        if not look.cancelled():
+            look.result()
 
     async def close(self) -> None:
         """End the process. What it knew is made anew from history by the next one."""
@@ -203,8 +218,8 @@ class ForecastLoop:
 
     async def look(self) -> None:
         """Send every pool's new bins, those first whose history is known, as the others take longer."""
-        if self._renew or not self._pools:
-            self._renew = False
+        if self._renew.is_set() or not self._pools:
+            self._renew.clear()
             await self.close()
         for one in sorted(self._pools.values(), key=lambda each: each.until_s == 0):
             await self._renewed(one)
@@ -225,6 +240,8 @@ class ForecastLoop:
             one.why = "no demand was seen yet"
             return
         settings = self._plan.settings
+        if begin:
+            one.why = "the history is being gone through"
         try:
             process = await self._ready(now)
             if process is None:
@@ -235,7 +252,7 @@ class ForecastLoop:
         except ForecastProcessError as error:
             await self._ended(one, str(error))
             return
-        if self._pools.get(one.pool.name) is one and not self._renew:
+        if self._pools.get(one.pool.name) is one and not self._renew.is_set():
             self._take(one, answer, end_s)
 
     async def _series(self, pool: PoolSettings, since_s: int, end_s: int) -> Series:

@@ -58,6 +58,8 @@ class FakeProcess:
         assert not self.closed
         self.world.asked.append((ask, limit_s))
         answer = self.world.answer(ask)
+        if self.world.hang is not None:
+            await self.world.hang.wait()
         if isinstance(answer, Exception):
             raise answer
         await asyncio.sleep(0)
@@ -83,6 +85,8 @@ class World:
     answer: Callable[[Ask], Answer | Exception] = _good
     problems: tuple[str, ...] = ()
     fail_start: bool = False
+    hang: asyncio.Event | None = None
+    """Set: every answer waits for it."""
 
     @property
     def wall(self) -> float:
@@ -373,7 +377,7 @@ async def test_an_answer_to_a_policy_of_before_is_not_taken(world: World) -> Non
     assert [ask.begin for ask, _ in world.asked] == [True, True]
 
 
-async def test_a_reload_wakes_the_loop_and_its_end_ends_the_process(world: World) -> None:
+async def test_a_reload_breaks_off_what_is_pointless_and_the_end_ends_the_process(world: World) -> None:
     world.known(60)
     asked = asyncio.Event()
 
@@ -382,13 +386,17 @@ async def test_a_reload_wakes_the_loop_and_its_end_ends_the_process(world: World
         return _good(ask)
 
     world.answer = answer
+    world.hang = asyncio.Event()
     loop = world.loop()
     task = asyncio.create_task(loop.run())
     async with asyncio.timeout(5):
         await asked.wait()
+        assert loop.outlooks()["a"].reason == "the history is being gone through"
         asked.clear()
         loop.reconfigure(Plan(events=(QUIET,), pools=(PoolSettings(name="a"),)))
         await asked.wait()
+    first, second = world.lives
+    assert (first.closed, second.closed, second.setup.events) == (True, False, (QUIET,))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert all(life.closed for life in world.lives)
