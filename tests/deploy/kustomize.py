@@ -61,7 +61,8 @@ def _accumulate(folder: Path, below: list[Manifest]) -> list[Manifest]:
 
 def _generate(found: list[Manifest], generator: Manifest, options: Manifest, folder: Path) -> None:
     assert options.get("disableNameSuffixHash") is True, "with a suffix each change of a policy restarts every pod"
-    data = {name: (folder / name).read_text() for name in generator["files"]}
+    # By the last part of its path, as kustomize names it.
+    data = {Path(name).name: (folder / name).read_text() for name in generator["files"]}
     if generator.get("behavior", "create") == "merge":
         (existing,) = [one for one in found if one["kind"] == "ConfigMap" and _name(one) == generator["name"]]
         existing["data"].update(data)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from autoscaler.policy.load import load, parse
+from autoscaler.policy.pools import Mode
 from autoscaler.policy.schema import Policy
 from lb.address import parse_address
 from lb.admin.guard import OPEN_PATHS
+from lb.endpoint import parse_url
 from tests.deploy.conftest import DEPLOY
 from tests.deploy.kustomize import Manifest, containers, pod_spec
 
@@ -205,3 +207,35 @@ def test_images_have_this_version_and_no_registry(manifests: tuple[Manifest, ...
     project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
     for _, container in workloads(manifests):
         assert container["image"] == f"tidegate:{project['version']}"
+
+
+def test_whoever_may_run_twice_has_a_lease(manifests: tuple[Manifest, ...]) -> None:
+    """A roll-out has two for a while, too, where it starts the new one first."""
+    found = [one for one, _ in workloads(manifests) if one["kind"] == "Deployment"]
+    for workload in found:
+        policy = policy_of(manifests, workload)
+        assert policy is not None
+        assert policy.scaling.lease is not None
+    assert found
+
+
+def test_a_controller_hears_of_all_balancers_and_they_of_its_drains(manifests: tuple[Manifest, ...]) -> None:
+    """It asks a headless Service, with their token; they count misses for the same pools and read what pods say."""
+    policies = [(one, policy) for one, _ in workloads(manifests) if (policy := policy_of(manifests, one)) is not None]
+    balancers = [(one, policy) for one, policy in policies if one["kind"] == "DaemonSet"]
+    controllers = [policy for one, policy in policies if one["kind"] == "Deployment"]
+    assert len(controllers) == 1
+    asked = controllers[0].scaling.balancers
+    assert bool(asked) == bool(balancers), "what balances elsewhere is asked, and nobody else"
+    for (balancer, policy), named in zip(balancers, asked, strict=True):
+        host, port, _, _ = parse_url(named.url)
+        (service,) = [one for one in of_kind(manifests, "Service") if one["metadata"]["name"] == host]
+        assert service["spec"]["clusterIP"] == "None", "any other name stands for one of them at a time"
+        assert [one["port"] for one in service["spec"]["ports"]] == [port]
+        assert matches(service["spec"]["selector"], balancer["spec"]["template"]["metadata"]["labels"])
+        assert named.token == policy.lb.admin.token
+        theirs = {one.name: one for one in policy.scaling.pools}
+        for pool in controllers[0].scaling.pools:
+            assert theirs[pool.name].mode is Mode.OBSERVE
+            assert (theirs[pool.name].models, theirs[pool.name].objective) == (pool.models, pool.objective)
+        assert all(source.pods is not None for source in policy.lb.kubernetes)
