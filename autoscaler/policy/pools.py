@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from autoscaler.policy.actuators import ActuatorSettings, DryRunSettings
 from autoscaler.policy.balancers import BalancersSettings
+from autoscaler.policy.kubernetes import KubernetesSettings
 from autoscaler.policy.lease import LeaseSettings
 from lb.settings.durations import Seconds
 from lb.settings.proxy import Section
@@ -266,7 +267,20 @@ class PoolSettings(Section):
         names = [kind.name for kind in self.kinds]
         if len(set(names)) < len(names):
             raise ValueError(f"kinds must have different names, not {', '.join(names)}")
+        if isinstance(self.actuator, KubernetesSettings):
+            self._check_workloads(self.actuator, names)
         return self
+
+    def _check_workloads(self, actuator: KubernetesSettings, names: list[str]) -> None:
+        scaled = [one.kind for one in actuator.workloads]
+        for kind in names:
+            if kind not in scaled:
+                raise ValueError(
+                    f"nothing runs replicas of kind {kind}; add {{name: ..., kind: {kind}}} to `workloads`"
+                )
+        for kind in scaled:
+            if kind not in names:
+                raise ValueError(f"a workload is of kind {kind}, but `kinds` has only {', '.join(names)}")
 
 
 class BudgetSettings(Section):

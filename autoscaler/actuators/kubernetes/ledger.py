@@ -29,6 +29,8 @@ class Ledger:
         self.given_up: set[str] = set()
         """Pods (uids) that were told to end while they started. One that becomes ready nevertheless is let go again: it
         may have requests by then."""
+        self.nameless = 0
+        """Pods that were still to come when this process first looked, and whose names it does not know."""
         self._known: set[str] | None = None
         """Pods that were there before; only a new one can be a start's. None: none was seen yet."""
 
@@ -41,6 +43,10 @@ class Ledger:
         """It is not to end after all."""
         self.stopped.discard(uid)
         self.given_up.discard(uid)
+
+    def knows(self, start_id: str) -> bool:
+        """Whether this start was asked for here."""
+        return start_id in self.pending or start_id in self.names.values()
 
     def ask(self, start_ids: Iterable[str]) -> None:
         """Starts that are to come, unless they came already."""
@@ -61,7 +67,9 @@ class Ledger:
             if noted:
                 self.names[objects.uid(pod)] = noted
                 self.withdraw(noted)
-        if self._known is not None:
+        if self._known is None:
+            self.nameless = max(0, replicas - sum(map(is_active, pods)))
+        else:
             known = self._known
             new = [
                 pod
@@ -69,8 +77,11 @@ class Ledger:
                 if is_active(pod) and objects.uid(pod) not in known and objects.uid(pod) not in self.names
             ]
             new.sort(key=lambda pod: (objects.text(pod, "metadata", "creationTimestamp"), objects.name(pod)))
-            for pod in new[: len(self.pending)]:
-                self.names[objects.uid(pod)] = self.pending.pop(0)
+            for pod in new:
+                if self.nameless:
+                    self.nameless -= 1  # the oldest ones asked for come first
+                elif self.pending:
+                    self.names[objects.uid(pod)] = self.pending.pop(0)
         self._known = present
         self.names = {uid: name for uid, name in self.names.items() if uid in present}
         self.draining = {uid: why for uid, why in self.draining.items() if uid in present}
@@ -87,7 +98,7 @@ class Ledger:
         """Starts that are no pod yet. `total`: the replicas that should exist besides those that drain, end or have
         failed (uids), if they are all of this workload."""
         if total is None:
-            return len(self.pending)
+            return len(self.pending) + self.nameless
         out = {*self.draining, *self.ending, *failed}
         there = sum(is_active(pod) and objects.uid(pod) not in out for pod in pods)
         return max(len(self.pending), total - there)

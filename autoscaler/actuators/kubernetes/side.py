@@ -153,10 +153,12 @@ class Side:
     async def give_up(self, start_id: str | None, uid: str | None, total: int) -> None:
         """End a start, unless its pod has become ready."""
         view = await self._look_again()
+        if uid is None and not self._alone and (start_id is None or not self._ledger.knows(start_id)):
+            return  # a start of another kind
         if start_id is not None:
-            self._ledger.withdraw(start_id)
             named = [one for one, name in self._ledger.names.items() if name == start_id]
             uid = uid or (named[0] if named else None)
+            self._ledger.withdraw(start_id)
         pod = next((one for one in view.pods if objects.uid(one) == uid), None)
         if pod is None:
             await self._write(view, self._total(total), lower=True)

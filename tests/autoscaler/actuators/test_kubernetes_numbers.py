@@ -103,6 +103,20 @@ async def test_kinds_beside_others_count_by_names_and_not_by_the_pools_total() -
     assert world.writes == [3, 2]
 
 
+async def test_pods_that_were_still_to_come_at_a_restart_are_not_taken_back_by_another_action() -> None:
+    world = settled(2)
+    world.replicas = 4  # two more were asked for by the process before
+    side = side_on(world, alone=False)
+    await side.look()
+    await side.give_up("of-another-kind", None, 9)
+    assert world.writes == []
+    await side.scale_up(("a",), 9)
+    assert world.writes == [5]
+    world.reconcile()
+    await side.look()
+    assert [one.fact.start_id for one in side.replicas({})] == [None, None, None, None, "a"]
+
+
 async def test_a_ready_pod_is_evicted_where_the_number_would_take_one_that_starts() -> None:
     world = settled(2)
     side = side_on(world)
