@@ -123,7 +123,7 @@ class ProxyContext:
         pool = self._pools.get(endpoint.id)
         if pool is None or pool.endpoint is not endpoint:
             if pool is not None:
-                pool.close()
+                pool.retire()
             pool = ReplicaPool(
                 endpoint,
                 self.loop,
@@ -142,7 +142,7 @@ class ProxyContext:
         """Close the idle connections to replicas that are gone."""
         wanted = {endpoint.id for endpoint in endpoints}
         for replica_id in [replica_id for replica_id in self._pools if replica_id not in wanted]:
-            self._pools.pop(replica_id).close()
+            self._pools.pop(replica_id).retire()
 
     def upstream_tls(self) -> ssl.SSLContext:
         """Verifies replicas against the system's authorities; read once, as that takes 20 ms."""

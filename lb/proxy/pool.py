@@ -118,11 +118,16 @@ class ReplicaPool:
             raise OSError(refusal)
         return addresses[0]
 
-    def close(self) -> None:
-        """Close what is idle; connections in use end with their request."""
+    def retire(self) -> None:
+        """Close what is idle. Connections in use end with their request, and those that are being opened have one that
+        waits for them: a replica that leaves has been chosen for it, and nobody would tell it otherwise."""
         self._closed = True
         while self._idle:
             self._idle.pop().abort()
+
+    def close(self) -> None:
+        """The same when no request is left, at the end of the process."""
+        self.retire()
         for task in self._connecting:
             task.cancel()
 
