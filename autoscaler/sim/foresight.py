@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from dataclasses import replace
+
 from autoscaler.decide.outlook import Outlook
-from forecaster.forecast import Forecast, Forecaster
+from autoscaler.outlooks import outlook_of
+from forecaster.forecast import Forecaster
 from forecaster.series import Series
 from forecaster.settings import ForecastSettings
 
@@ -29,7 +33,10 @@ class Foresight:
             self._end_s = past.end_s
             self._forecaster.observe(past)
         made = self._forecaster.forecast(now_s)
-        return None if made is None else outlook_of(made, past.step_s, now_s)
+        if made is None:
+            return None
+        # Both clocks of the plant are the same.
+        return seen_from(now_s, outlook_of(made, mono_s=now_s, wall_s=now_s), past.step_s)
 
 
 def can_forecast(step_s: int) -> bool:
@@ -44,18 +51,12 @@ def settings_for(step_s: int) -> ForecastSettings:
     return ForecastSettings(step_s=width_s, horizons_s=tuple(float(width_s * lag) for lag in _HORIZONS))
 
 
-def outlook_of(made: Forecast, step_s: int, now_s: float) -> Outlook | None:
-    """As the controller reads it, in demand per `step_s`: a bin's forecast stands for the bin's middle. None: all of it
-    has passed. `made_at` is left to the caller, horizons count from `now_s`."""
-    middles = [made.made_at_s + horizon_s - made.step_s / 2 - now_s for horizon_s in made.horizons_s]
-    share = step_s / made.step_s
-    rows = [
-        (middle, tuple(share * value for value in row))
-        for middle, row in zip(middles, made.values, strict=True)
-        if middle > 0
-    ]
-    if not rows:
+def seen_from(now_s: float, outlook: Outlook, step_s: int) -> Outlook | None:
+    """The same in demand per bin of `step_s`, its horizons counted from `now_s`; None: all of it has passed."""
+    age_s = now_s - outlook.made_at
+    ahead = bisect_right(outlook.horizons_s, age_s)
+    if ahead == len(outlook.horizons_s):
         return None
-    horizons = tuple(middle for middle, _ in rows)
-    values = tuple(row for _, row in rows)
-    return Outlook(now_s, horizons, made.quantiles, values, made.trusted, made.trust_reason, made.model)
+    horizons = tuple(horizon_s - age_s for horizon_s in outlook.horizons_s[ahead:])
+    values = tuple(tuple(step_s * value for value in row) for row in outlook.values[ahead:])
+    return replace(outlook, made_at=now_s, horizons_s=horizons, values=values)
