@@ -16,7 +16,7 @@ from autoscaler.errors import EXIT_BAD_INPUT, StartError
 
 COMMANDS = (
     "lb", "run", "check", "schema", "hash_key", "explain", "demo", "mock_runtime", "gpus", "simulate", "replay",
-    "history", "version",
+    "history", "backtest", "forecast", "version",
 )  # fmt: skip
 """Modules of `autoscaler.commands`, in the order of the help."""
 
