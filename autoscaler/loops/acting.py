@@ -1,7 +1,7 @@
 """Carries out what the controller asks for: the balancer first, then the actuator.
 
 Between the observation and the act time has passed, so that whoever might be cut is looked at once more: nothing is
-ended that the balancer still sends requests to, or that still has some.
+ended that a balancer, here or elsewhere, still sends requests to, or that still has some.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from math import inf
 
 from autoscaler.action import Action, Drain, GiveUp, Stop, Undrain
 from autoscaler.fleet import Phase, PoolFleet
+from autoscaler.loops.balancers import Balancers
 from autoscaler.loops.hands import Applied, Hands, name_of
 from autoscaler.loops.joined import SERVING, in_flight
 from autoscaler.policy.pools import PoolSettings
@@ -23,11 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class Acting:
-    """For all pools. `leads`: whether this process may act at this instant."""
+    """For all pools. `leads`: whether this process may act at this instant. `balancers`: those elsewhere."""
 
-    def __init__(self, gateway: Gateway, leads: Callable[[], bool]) -> None:
+    def __init__(self, gateway: Gateway, leads: Callable[[], bool], balancers: Balancers | None = None) -> None:
         self._gateway = gateway
         self._leads = leads
+        self._balancers = balancers
 
     async def carry_out(
         self, pool: PoolSettings, hands: Hands, actions: Sequence[Action], open_starts: Sequence[str], fleet: PoolFleet
@@ -85,13 +87,13 @@ class Acting:
     def _before_stop(self, pool: PoolSettings, replica: str, fleet: PoolFleet) -> str:
         fact = next((one for one in fleet.replicas if one.id == replica), None)
         view = self._view(replica)
-        if view is None or fact is None or fact.phase is Phase.FAILED:
+        if fact is None or fact.phase is Phase.FAILED:
             return ""
-        if view.state in SERVING:
+        if view is not None and view.state in SERVING:
             return "it was taken back and serves"
-        if in_flight(view) and pool.down.on_deadline != "stop":
+        if view is not None and in_flight(view) and pool.down.on_deadline != "stop":
             return f"{in_flight(view)} requests still run on it"
-        return ""
+        return "" if self._balancers is None else self._balancers.keeps(replica, self._gateway.now())
 
     def release(self, replicas: Sequence[str]) -> None:
         """Replicas that nobody is going to stop any more serve again."""
@@ -100,4 +102,8 @@ class Acting:
 
     def _view(self, replica_id: str | None) -> ReplicaView | None:
         replica = self._gateway.balancer.replicas.get(replica_id or "")
-        return None if replica is None else replica_view(replica, 0, self._gateway.now())
+        if replica is None:
+            return None
+        now = self._gateway.now()
+        view = replica_view(replica, 0, now)
+        return view if self._balancers is None else self._balancers.seen(view, now)

@@ -1,4 +1,7 @@
-"""Asks balancers elsewhere for their demand. One that does not answer makes the demand unknown, and never small."""
+"""Asks balancers elsewhere for their demand, and for what runs where.
+
+One that does not answer makes the demand unknown, and never small; and nothing is ended that it may send requests to.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,18 @@ from typing import Any
 
 import msgspec
 
+from autoscaler.loops.elsewhere import Elsewhere, read_replicas
 from autoscaler.loops.merging import HERE, Merged, Merging
 from autoscaler.policy.balancers import BalancersSettings
 from lb.clock import Clock
 from lb.endpoint import Endpoint, parse_url
 from lb.feeds.http import FetchError, ProbeClient
-from lb.views import ModelDemand
+from lb.views import ModelDemand, ReplicaView
 
 log = logging.getLogger(__name__)
 
 _BODY_BYTES = 8 << 20
-"""A thousand models take half a megabyte."""
+"""A thousand models take half a megabyte, a thousand replicas one and a half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Balancers:
         self._client = ProbeClient()
         self._opened = False
         self._merging = Merging(stale_s)
+        self._elsewhere = Elsewhere(stale_s)
         self._known: dict[str, tuple[str, ...]] = {}
         """By URL: the balancers that its name stood for when it could be looked up last."""
         self._unknown: dict[str, str] = {}
@@ -73,6 +78,7 @@ class Balancers:
                 log.warning("a balancer does not tell its demand", extra={"balancer": place, "reason": error})
         self._silent = {place: error for place, error in errors.items() if error}
         self._merging.keep(place for _, place in targets)
+        self._elsewhere.keep(place for _, place in targets)
 
     async def _resolve(self, named: Named) -> None:
         """Every address of the name is a balancer. A name that cannot be looked up means what it meant before."""
@@ -93,22 +99,30 @@ class Balancers:
 
     async def _ask(self, named: Named, place: str) -> tuple[str, str]:
         """(balancer, why it could not be asked or nothing)"""
-        settings = named.settings
-        host, _, tls, _ = parse_url(settings.url)
         try:
-            answer = await self._client.fetch(
-                f"{place}/v1/demand", timeout_s=settings.timeout_s, authorization=named.authorization,
-                limit_bytes=_BODY_BYTES, tls_name=host if tls else None,
-            )  # fmt: skip
-            if answer.status != 200 or answer.truncated:
-                return place, f"it answered {answer.status} instead of its demand"
-            models = read_demand(answer.body)
+            demand, listed = await asyncio.gather(
+                self._fetch(named, place, "/v1/demand"), self._fetch(named, place, "/v1/replicas")
+            )
+            models, replicas = read_demand(demand), read_replicas(listed)
         except FetchError as error:
             return place, str(error)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            return place, f"what it answered is no demand: {error}"
-        self._merging.take(place, models, self._clock.monotonic())
+            return place, f"what it answered is not understood: {error}"
+        now = self._clock.monotonic()
+        self._merging.take(place, models, now)
+        self._elsewhere.take(place, replicas, now)
         return place, ""
+
+    async def _fetch(self, named: Named, place: str, path: str) -> bytes:
+        settings = named.settings
+        host, _, tls, _ = parse_url(settings.url)
+        answer = await self._client.fetch(
+            place + path, timeout_s=settings.timeout_s, authorization=named.authorization, limit_bytes=_BODY_BYTES,
+            tls_name=host if tls else None,
+        )  # fmt: skip
+        if answer.status != 200 or answer.truncated:
+            raise FetchError(f"it answered {answer.status} to {path}")
+        return answer.body
 
     def merged(self, own: Mapping[str, ModelDemand], now: float) -> Merged:
         """The demand of this process and of all others. A name that never could be looked up leaves it unknown."""
@@ -116,6 +130,17 @@ class Balancers:
         found = self._merging.merged([place for places in self._known.values() for place in places], now)
         nameless = any(not places for places in self._known.values()) or len(self._known) < len(self._named)
         return Merged(found.models, found.complete and not nameless)
+
+    def seen(self, view: ReplicaView, now: float) -> ReplicaView:
+        """A replica of ours with what the others do on it."""
+        return self._elsewhere.merged(view, now)
+
+    def keeps(self, replica: str, now: float) -> str:
+        """Why a replica must not be ended, as one of the others still sends it requests or may; or nothing."""
+        for one in self._named:
+            if not self._known.get(one.settings.url):
+                return f"no balancer is known at {one.settings.url}, so nobody says whether they still send it requests"
+        return self._elsewhere.keeps(replica, [place for places in self._known.values() for place in places], now)
 
     async def close(self) -> None:
         """End the connections."""

@@ -29,7 +29,7 @@ from autoscaler.store import Store, StoreError
 from lb.clock import Clock
 from lb.endpoint import Endpoint
 from lb.gateway import Gateway
-from lb.views import BalancerView
+from lb.views import ReplicaView
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class ControlLoop:
         self._leads = leads
         self._utilization = utilization
         self._balancers = balancers
-        self._acting = Acting(gateway, leads)
+        self._acting = Acting(gateway, leads, balancers)
         self._telling = Telling()
         self._seen: dict[str, Observation] = {}
         """The last observation of each pool, however old."""
@@ -209,10 +209,10 @@ class ControlLoop:
         if not self._leads():
             return None
         now, wall = self._clock.monotonic(), self._clock.wall()
-        view, demand = self._gateway.balancer.view(now), self.demand(now)
-        joined = self._join(view, now)
+        views, demand = self._views(now), self.demand(now)
+        joined = self._join(views, now)
         await asyncio.sleep(0)
-        wanted = self._demand(view, demand, now)
+        wanted = self._demand(views, demand, now)
         outlooks = dict(self._outlooks())
         fleets = {name: one.fleet for name, one in joined.items()}
         tick = self.controller.tick(fleets, wanted, outlooks, now=now, wall=wall)
@@ -252,10 +252,16 @@ class ControlLoop:
         own = self._gateway.balancer.demand(now).models
         return Merged(own, complete=True) if self._balancers is None else self._balancers.merged(own, now)
 
-    def _join(self, view: BalancerView, now: float) -> dict[str, Joined]:
-        by_id = {one.id: one for one in view.replicas}
+    def _views(self, now: float) -> dict[str, ReplicaView]:
+        """The replicas that our balancer knows, by id, with what all balancers do on them."""
+        own = self._gateway.balancer.view(now).replicas
+        if self._balancers is None:
+            return {one.id: one for one in own}
+        return {one.id: self._balancers.seen(one, now) for one in own}
+
+    def _join(self, views: Mapping[str, ReplicaView], now: float) -> dict[str, Joined]:
         return {
-            pool.name: join(pool, self._present(pool.name), by_id, now)
+            pool.name: join(pool, self._present(pool.name), views, now)
             for pool in self.controller.settings.pools
             if pool.name in self._seen
         }
@@ -266,16 +272,15 @@ class ControlLoop:
         seen = self._seen[pool]
         return seen if not self._hands[pool].error else replace(seen, complete=False)
 
-    def _demand(self, view: BalancerView, demand: Merged, now: float) -> dict[str, PoolDemand]:
+    def _demand(self, views: Mapping[str, ReplicaView], demand: Merged, now: float) -> dict[str, PoolDemand]:
         pools = self.controller.settings.pools
         models = models_of(pools, demand.models)
-        by_id = {one.id: one for one in view.replicas}
         found = {}
         for pool in pools:
             seen = self._seen.get(pool.name)
             names = [one.fact.id for one in seen.replicas] if seen is not None else []
             found[pool.name] = pool_demand(
-                pool, models[pool.name], demand.models, [by_id[name] for name in names if name in by_id],
+                pool, models[pool.name], demand.models, [views[name] for name in names if name in views],
                 self._rates.setdefault(pool.name, Rates()),
                 at=now, interval_s=self.controller.settings.interval_s, complete=demand.complete,
                 gpu_utilization=self._utilization(self._places.get(pool.name, ())),
