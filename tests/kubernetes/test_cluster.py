@@ -9,7 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from lb.kube import KubeApi, KubeConfig
+import pytest
+
+from lb.kube import ForbiddenError, InCluster, KubeApi, KubeConfig
+from lb.kube.access import own_namespace
 from tests.kubernetes.cluster import Cluster
 from tests.kubernetes.workloads import deployment
 
@@ -84,3 +87,29 @@ async def test_a_kubeconfig_file_reads_it_too(cluster: Cluster) -> None:
         assert (await api.get("/version"))["gitVersion"] == "v1.36.3"
     finally:
         await api.close()
+
+
+async def test_as_a_pod_the_service_account_is_enough(
+    cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the files and variables that the kubelet gives to a pod, on the ServiceAccount's own token."""
+    spec = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {"audiences": []}}
+    issued = cluster.create(f"/api/v1/namespaces/{namespace}/serviceaccounts/default/token", spec)
+    (tmp_path / "token").write_text(issued["status"]["token"])
+    (tmp_path / "ca.crt").write_bytes(cluster.ca.read_bytes())
+    (tmp_path / "namespace").write_text(namespace)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(cluster.port))
+    access = InCluster(tmp_path)
+    api = KubeApi(access)
+    try:
+        review = await api.create(
+            "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+            {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"},
+        )
+        with pytest.raises(ForbiddenError):
+            await api.list_all(f"/api/v1/namespaces/{namespace}/pods")
+    finally:
+        await api.close()
+    assert review["status"]["userInfo"]["username"] == f"system:serviceaccount:{namespace}:default"
+    assert own_namespace(access) == namespace
