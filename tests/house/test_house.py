@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from autoscaler.actuators import ACTUATORS
 from autoscaler.cli import COMMANDS
 from lb.routing.scorers import WEIGHTS
 from lb.runtimes import RUNTIMES
@@ -126,6 +127,7 @@ def test_no_machine_path_and_no_download_address_is_recorded() -> None:
 
 
 REGISTERED = {
+    "actuator": sorted(ACTUATORS),
     "runtime": sorted(RUNTIMES),
     "scorer": sorted(WEIGHTS),
     "surface": sorted(str(name) for name in SURFACES),
