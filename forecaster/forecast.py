@@ -142,7 +142,7 @@ class Forecaster:
         day = 86_400 // settings.step_s
         calm = self._calm(self._history, self._start_s, events)
         offset, lately = _usual(calm), _usual(calm[-self._week :])
-        if lately and not _near(lately, offset):
+        if lately and (self._ensemble is not None or not _near(lately, offset)):
             offset = lately
         self._ensemble = Ensemble(
             settings.step_s,

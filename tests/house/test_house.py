@@ -13,6 +13,7 @@ import pytest
 
 from autoscaler.actuators import ACTUATORS
 from autoscaler.cli import COMMANDS
+from forecaster.models import MODELS
 from lb.routing.scorers import WEIGHTS
 from lb.runtimes import RUNTIMES
 from lb.sources import SOURCES
@@ -132,6 +133,7 @@ REGISTERED = {
     "scorer": sorted(WEIGHTS),
     "surface": sorted(str(name) for name in SURFACES),
     "source": sorted(SOURCES),
+    "model": sorted(MODELS),
 }
 ENTRIES = [(kind, name) for kind, names in REGISTERED.items() for name in names]
 
