@@ -28,6 +28,8 @@ _SHOWN = 60
 _ROUNDS = 20
 """Most times that faulty parts are taken out and the rest is checked again; each round finds what the last one hid."""
 
+_TAG = "type"
+"""The key by which sections of a union are told apart."""
 _SAYINGS = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -106,7 +108,7 @@ class _Decoding(Generic[S]):
         """Whether a key is missing only because its faulty value was taken out before."""
         if error["type"] != "missing":
             return False
-        trail = self._trail(error["loc"][:-1])
+        trail = self._trail(self._in_file(error["loc"])[:-1])
         holder = self._root
         if trail and trail[-1][0].items is not None:
             holder = trail[-1][0].items[trail[-1][1]]
@@ -114,11 +116,25 @@ class _Decoding(Generic[S]):
 
     def _holder(self, error: ErrorDetails) -> tuple[Node, str | int] | None:
         """The mapping or list that holds the faulty part, and the key of it there."""
-        trail = self._trail(error["loc"])
+        loc = self._in_file(error["loc"])
+        trail = self._trail(loc)
         if error["type"] == "missing":
             # What lacks a key goes out whole, except the root.
-            trail = trail[: len(error["loc"]) - 1]
+            trail = trail[: len(loc) - 1]
         return trail[-1] if trail else None
+
+    def _in_file(self, loc: Loc) -> Loc:
+        """`loc` without the tags of unions, which pydantic puts between a section and its keys."""
+        node, steps = self._root, []
+        for place, step in enumerate(loc):
+            items = node.items or {}
+            if place < len(loc) - 1 and step not in items and _TAG in items and items[_TAG].scalar == step:
+                continue
+            steps.append(step)
+            known = list(items)
+            key = known[step] if node.is_list and isinstance(step, int) and step < len(known) else step
+            node = items.get(key, Node(node.line))
+        return tuple(steps)
 
     def _trail(self, loc: Loc) -> list[tuple[Node, str | int]]:
         """(holder, key as written) for each step of `loc` that exists in the file."""
@@ -141,6 +157,7 @@ class _Decoding(Generic[S]):
         return trail
 
     def _problem(self, loc: Loc, message: str, *, show: bool = True) -> Problem:
+        loc = self._in_file(loc)
         trail = self._trail(loc)
         keys = [key for _, key in trail] + [step for step in loc[len(trail) :] if step != "[key]"]
         line = self._root.line
@@ -163,6 +180,12 @@ class _Decoding(Generic[S]):
         if kind == "missing":
             meaning = _meaning(self._model, loc)
             return self._problem(loc, "is missing" + (f"; {meaning}" if meaning else ""), show=False)
+        if kind == "union_tag_not_found":
+            kinds = ", ".join(_tags(_sections_at(self._model, loc)))
+            return self._problem((*loc, _TAG), f"is missing; it is one of {kinds}", show=False)
+        if kind == "union_tag_invalid":
+            words = str(context.get("expected_tags", ""))
+            return self._problem((*loc, _TAG), _one_of(words, context.get("tag")))
         given = error.get("input")
         if given is None:
             return self._problem(loc, "has no value; leave the key out to get the default", show=False)
@@ -249,26 +272,35 @@ def _meaning(model: type[BaseModel], loc: Loc) -> str:
 
 def _section_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
     """The section that a path leads to."""
-    section: type[BaseModel] | None = model
+    return next(iter(_sections_at(model, loc)), None)
+
+
+def _sections_at(model: type[BaseModel], loc: Loc) -> list[type[BaseModel]]:
+    """The sections that a path may lead to: several where their `type` decides and the path does not name it."""
+    sections = [model]
     for step in loc:
-        if section is None:
-            return None
         if isinstance(step, int):
             continue
-        annotation = next((f.annotation for n, f in section.model_fields.items() if (f.alias or n) == step), None)
-        section = _section_in(annotation)
-    return section
+        chosen = [one for one in sections if len(sections) > 1 and step in _tags([one])]
+        if chosen:
+            sections = chosen
+            continue
+        fields = (sections[0].model_fields if sections else {}).items()
+        sections = _sections_in(next((f.annotation for n, f in fields if (f.alias or n) == step), None))
+    return sections
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section inside `X`, `X | None` or `tuple[X, ...]`."""
+def _tags(sections: Iterable[type[BaseModel]]) -> list[str]:
+    """The values of `type` by which they are told apart."""
+    fields = [one.model_fields[_TAG] for one in sections if _TAG in one.model_fields]
+    return [tag for one in fields for tag in typing.get_args(one.annotation) if isinstance(tag, str)]
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections inside `X`, `X | None`, `X | Y` or `tuple[X, ...]`."""
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation if issubclass(annotation, BaseModel) else None
-    for argument in typing.get_args(annotation):
-        found = _section_in(argument)
-        if found is not None:
-            return found
-    return None
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [one for argument in typing.get_args(annotation) for one in _sections_in(argument)]
 
 
 def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -276,7 +308,6 @@ def _all_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     for name, info in model.model_fields.items():
         path = f"{prefix}{info.alias or name}"
         paths.append(path)
-        inner = _section_in(info.annotation)
-        if inner is not None:
+        for inner in _sections_in(info.annotation):
             paths.extend(_all_paths(inner, path + "."))
     return paths

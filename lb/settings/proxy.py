@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, IPvAnyNetwork
 
 from lb.settings.durations import Bytes, Seconds
 
@@ -58,6 +58,13 @@ class LimitSettings(Section):
     """Client connections at once; beyond, new ones are answered 503 and closed."""
 
 
+def _not_counted(value: object) -> object:
+    """`5` or `false` would be taken for the network 0.0.0.5/32 or 0.0.0.0/32."""
+    if isinstance(value, int):
+        raise ValueError("must be a network such as 10.0.0.0/8 or fd00::/8")
+    return value
+
+
 class TimeoutSettings(Section):
     """Deadlines of the request path. None limits a stream's total time."""
 
@@ -87,7 +94,7 @@ class TimeoutSettings(Section):
 class ForwardingSettings(Section):
     """What a replica is told of the client, and what is believed of what the client says."""
 
-    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    trusted_proxies: tuple[Annotated[IPvAnyNetwork, BeforeValidator(_not_counted)], ...] = ()
     """Networks whose X-Forwarded-* headers are kept and extended; from anyone else they are replaced."""
     upstream_authorization: Literal["strip", "forward", "replace"] = "strip"
     """What becomes of the client's Authorization and x-api-key: dropped, passed on, or replaced by `upstream_key`.

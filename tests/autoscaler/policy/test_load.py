@@ -146,6 +146,24 @@ lb:
         ("lb: {forwarding: {upstream_authorization: replace}}", "needs `upstream_key` beside it"),
         ("lb: {forwarding: {upstream_key: 'env:A'}}", "has an effect only with"),
         ("lb: {forwarding: {trusted_proxies: [nonsense]}}", "trusted_proxies[0] = 'nonsense'"),
+        ("lb: {forwarding: {trusted_proxies: [false]}}", "[0] = False: must be a network such as 10.0.0.0/8"),
+        ("lb: {forwarding: {trusted_proxies: [10]}}", "trusted_proxies[0] = 10: must be a network such as 10.0.0.0/8"),
+        (
+            "scaling: {pools: [{name: a, actuator: {command: [x]}}]}",
+            ".type: is missing; it is one of dry_run, process",
+        ),
+        (
+            "scaling: {pools: [{name: a, actuator: {type: systemv}}]}",
+            "type = 'systemv': must be one of dry_run, process, systemd, exec, webhook, kubernetes; did you mean",
+        ),
+        (
+            "scaling: {pools: [{name: a, actuator: {type: kubernetes, workloads: [{name: x}],\n nods: 1}}]}",
+            "p.yaml:2: scaling.pools[0].actuator.nods: unknown key; did you mean 'nodes'?",
+        ),
+        (
+            "scaling: {pools: [{name: a, actuator: {type: kubernetes,\n workloads: [{name: x}], nodes: {name: x}}}]}",
+            "p.yaml:2: scaling.pools[0].actuator.nodes.type: is missing; it is one of placeholder, capacity_buffer, ",
+        ),
         ("lb: {paths: {allow: ['v1/x']}}", "must be a path such as /v1/predict"),
         ("lb: {paths: {allow: ['/v1/../x']}}", "must be a path such as /v1/predict"),
         ("lb: {routing: {session_header: 'a b'}}", "is not a header name"),
