@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autoscaler.action import Stop
+from autoscaler.action import GiveUp, Stop
 from autoscaler.actuator import ActuatorError
 from autoscaler.fleet import Phase
 from tests.kubernetes.cluster import Cluster
@@ -269,6 +269,25 @@ async def test_j19_an_eviction_that_a_budget_refuses_waits_and_is_never_forced(s
     scene.cluster.call("DELETE", path)
     await actuator.apply(Stop(POOL, victim, 2, "drained"))
     await scene.eventually(lambda: victim not in scene.pods() and len(scene.pods()) == 2, "the victim is gone")
+
+
+async def test_j15_a_quota_that_is_used_up_makes_the_kind_full(scene: Scene) -> None:
+    scene.deploy("llm", 1)
+    actuator = scene.actuator()
+    await until(actuator, ready(1))
+    quota = {"metadata": {"name": "one"}, "spec": {"hard": {"pods": "1"}}}
+    quotas = f"/api/v1/namespaces/{scene.namespace}/resourcequotas"
+    scene.cluster.create(quotas, quota)
+    await scene.eventually(
+        lambda: scene.cluster.call("GET", f"{quotas}/one")[1].get("status", {}).get("used") == {"pods": "1"},
+        "the quota",
+    )
+    await actuator.apply(up(2, "a"))
+    seen = await until(actuator, lambda seen: seen.full == {"default"})
+    assert phases(seen) == [Phase.READY]
+    await actuator.apply(GiveUp(POOL, "a", None, 1, "sold out"))
+    assert scene.replicas() == 1
+    await until(actuator, lambda seen: not seen.full)
 
 
 async def test_an_operators_mark_protects_a_pod(scene: Scene) -> None:

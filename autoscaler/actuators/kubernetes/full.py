@@ -41,3 +41,12 @@ def is_full(pods: Iterable[Object], refused: set[str], wall_s: float, full_s: fl
         if objects.uid(pod) in refused or (since is not None and wall_s - since >= full_s):
             return True
     return False
+
+
+def is_refused(target: Object) -> bool:
+    """Whether the workload's controller is not allowed to make more pods: a quota is used up, or an admission rule says
+    no. Deployments tell so by a condition."""
+    return objects.holds(target, "ReplicaFailure") and objects.condition(target, "ReplicaFailure").get("reason") in (
+        "FailedCreate",
+        "ReplicaSetCreateError",
+    )

@@ -67,8 +67,9 @@ class Ledger:
             if noted:
                 self.names[objects.uid(pod)] = noted
                 self.withdraw(noted)
+        coming = max(0, replicas - sum(map(is_active, pods)))
         if self._known is None:
-            self.nameless = max(0, replicas - sum(map(is_active, pods)))
+            self.nameless = coming
         else:
             known = self._known
             new = [
@@ -82,6 +83,7 @@ class Ledger:
                     self.nameless -= 1  # the oldest ones asked for come first
                 elif self.pending:
                     self.names[objects.uid(pod)] = self.pending.pop(0)
+        self.nameless = min(self.nameless, coming)
         self._known = present
         self.names = {uid: name for uid, name in self.names.items() if uid in present}
         self.draining = {uid: why for uid, why in self.draining.items() if uid in present}

@@ -102,17 +102,16 @@ class KubernetesActuator:
         return total if foreign else None
 
     async def _full(self) -> frozenset[str]:
-        """Kinds of which a pod waits for a node in vain."""
+        """Kinds of which a pod waits for a node in vain, or may not even be made."""
         wall = self._clock.wall()
-        waiting = [side for side in self._sides if side.view and any(map(pods.waits_for_a_node, side.view.pods))]
-        if not waiting:
-            return frozenset()
-        refused = full.refusals(await self._events(), wall)
-        return frozenset(
-            side.kind
-            for side in waiting
-            if side.view is not None and full.is_full(side.view.pods, refused, wall, self._settings.full_s)
-        )
+        views = {side.kind: side.view for side in self._sides if side.view is not None}
+        found = {kind for kind, view in views.items() if full.is_refused(view.target)}
+        waiting = {kind: view for kind, view in views.items() if any(map(pods.waits_for_a_node, view.pods))}
+        if waiting:
+            refused = full.refusals(await self._events(), wall)
+            limit_s = self._settings.full_s
+            found |= {kind for kind, view in waiting.items() if full.is_full(view.pods, refused, wall, limit_s)}
+        return frozenset(found)
 
     async def _events(self) -> tuple[Object, ...]:
         """What node autoscalers said of pods; a role without events learns only by waiting."""

@@ -131,10 +131,19 @@ class Side:
         self._ledger.draining.pop(uid, None)
         if uid in self._ledger.ending:
             view = await self._look_again()
-            self._ledger.spare(uid)
             if sum(map(pods.is_active, view.pods)) > view.replicas:
-                await self._write(view, None, lower=False)
+                await self._raise(view)
+            self._ledger.spare(uid)
         await self._mark(uid)
+
+    async def _raise(self, view: View) -> None:
+        """One more than now, before a pod ends whose end is no longer wanted."""
+        self._must_own()
+        try:
+            self.view = await self.workload.scale(view, view.replicas + 1)
+        except ChangedError:
+            raise ActuatorError(f"{self.workload.what} changed meanwhile; tried again next tick") from None
+        self._fights.wrote()
 
     async def _mark(self, uid: str) -> None:
         """Make the annotations of one pod what they should be."""

@@ -103,6 +103,17 @@ async def test_kinds_beside_others_count_by_names_and_not_by_the_pools_total() -
     assert world.writes == [3, 2]
 
 
+async def test_a_pod_that_is_taken_back_while_a_lower_number_is_on_its_way_stays() -> None:
+    world = settled(3)
+    side = side_on(world)
+    await side.look()
+    await side.stop("pod-2", 2)
+    await side.undrain("pod-2")
+    assert world.writes == [2, 3]
+    world.reconcile()
+    assert world.ended_ready == []
+
+
 async def test_pods_that_were_still_to_come_at_a_restart_are_not_taken_back_by_another_action() -> None:
     world = settled(2)
     world.replicas = 4  # two more were asked for by the process before
@@ -213,7 +224,7 @@ class Chaos:
         if choice < 0.25:
             names = tuple(f"s{self.names + index}" for index in range(rng.randint(1, 2)))
             self.names += len(names)
-            self.highest = max(self.highest, len(uids) + self.names + total)
+            self.highest = max(self.highest, max(len(uids), self.world.replicas) + self.names + total)
             await side.scale_up(names, total)
         elif choice < 0.4 and some is not None:
             await side.look()
