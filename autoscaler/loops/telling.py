@@ -42,7 +42,8 @@ class Telling:
         last.news = news
         faulty = bool(decision.fault or fault)
         text = sentence(decision) + (f"; FAULT {fault}" if fault else "")
-        loud = fresh or (last.ago % REPEAT_TICKS == 0 and (faulty or decision.change))
+        wishes = bool(decision.change) and _speaks(decision)
+        loud = fresh or (last.ago % REPEAT_TICKS == 0 and (faulty or wishes))
         log.log(logging.INFO if loud else logging.DEBUG, "%s", text)
         return fresh
 

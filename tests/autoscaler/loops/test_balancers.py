@@ -195,6 +195,31 @@ async def test_one_that_is_not_there_makes_the_demand_unknown(url: str) -> None:
     await balancers.close()
 
 
+async def test_each_address_of_a_name_is_a_balancer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a headless Service has them; one of two that is silent leaves the demand unknown."""
+    both = ["127.0.0.1", "127.0.0.2"]
+
+    async def found(_host: str, port: int, **_options: object) -> list[tuple[Any, ...]]:
+        return [(2, 1, 6, "", (address, port)) for address in (*both, *both)]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", found)
+    one = Elsewhere()
+    await one.server.start()
+    port = one.server.address.rpartition(":")[2]
+    balancers = asked(f"http://balancers:{port}", [100.0])
+    await balancers.look()
+    assert list(balancers.errors()) == [f"http://127.0.0.2:{port}"]
+    assert not balancers.merged({}, 100.0).complete
+    assert "127.0.0.2" in balancers.keeps("any", 100.0)
+    del both[1]
+    await balancers.look()
+    assert balancers.errors() == {}, "a node that is gone is missed by nobody"
+    assert balancers.merged({}, 100.0).complete
+    await balancers.close()
+    await one.server.stop()
+    one.gateway.close()
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"models": {"m": 3}}', b'{"models": {"m": {}}}', b"\xff"])
 def test_what_is_no_demand_is_refused(body: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):

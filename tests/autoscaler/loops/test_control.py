@@ -114,6 +114,18 @@ async def test_modes_that_do_not_own_touch_nothing(make: Make, mode: str, caplog
     assert len(told) in range(1, 8), "said when it is news, and not each tick"
 
 
+async def test_a_pool_that_is_only_watched_repeats_no_wish(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Balancers watch a controller's pool to count misses; what they would do concerns nobody."""
+    rig = await make(pool(mode="observe", min_replicas=3), ready=1)
+    await rig.tick()
+    caplog.set_level(logging.INFO, logger="autoscaler.loops.telling")
+    for _ in range(45):
+        tick = await rig.tick()
+        assert tick is not None
+        assert tick.decisions[0].change > 0
+    assert caplog.messages == []
+
+
 async def test_leaving_own_gives_the_draining_back_to_the_balancer(make: Make) -> None:
     rig = await make(ready=2)
     rig.offer(), rig.offer()
