@@ -190,7 +190,7 @@ class Sets:
         self.sources[name] = [endpoint.url for endpoint in endpoints]
 
     def drop_source(self, name: str) -> None:
-        del self.sources[name]
+        self.sources.pop(name, None)
 
 
 async def _settle() -> None:
@@ -216,6 +216,29 @@ async def test_sources_follow_the_policy(tmp_path: Path) -> None:
     tasks.follow([])
     assert gateway.sources == {}
     assert not roots.failed.is_set()
+    await roots.stop_all()
+
+
+async def test_a_source_is_not_let_go_before_what_replaces_it_has_told_its_replicas(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("- url: http://old:1\n")
+    gateway, roots = Sets(), RootTasks()
+    tasks = SourceTasks(gateway, roots, CLOCK)  # type: ignore[arg-type]
+
+    async def follow(*names: str) -> dict[str, list[str]]:
+        settings = LbSettings(files=tuple(FileSource(path=name, interval_s=0.01) for name in names))
+        tasks.follow(build_sources(settings, tmp_path, CLOCK))
+        await _settle()
+        return gateway.sources
+
+    old = {"file:old.yaml": ["http://old:1"]}
+    assert await follow("old.yaml") == old
+    assert await follow("new.yaml") == old, "the new file is not there yet"
+    assert await follow("newer.yaml") == old, "nor is this one"
+    (tmp_path / "newer.yaml").write_text("- url: http://new:1\n")
+    await _settle()
+    assert gateway.sources == {"file:newer.yaml": ["http://new:1"]}
+    assert await follow("newer.yaml", "missing.yaml") == {"file:newer.yaml": ["http://new:1"]}
+    assert await follow("missing.yaml") == {}, "nothing came in its place"
     await roots.stop_all()
 
 
