@@ -77,7 +77,11 @@ def started(overlay: Path, workload: Manifest, folder: Path) -> Iterator[Running
     policy = folder / "etc"
     volume(overlay, workload, policy)
     arguments = [one.replace("/etc/tidegate", str(policy)).replace("8000", "0") for one in container["args"]]
-    given = {one["name"]: one["value"] for one in container.get("env", ()) if "value" in one}
+    fields = {"metadata.name": "pod-0", "metadata.namespace": "tidegate", "spec.nodeName": "gpu-0"}
+    given = {
+        one["name"]: one["value"] if "value" in one else fields[one["valueFrom"]["fieldRef"]["fieldPath"]]
+        for one in container.get("env", ())
+    }
     if "STATE_DIRECTORY" in given:
         given["STATE_DIRECTORY"] = str(folder / "state")
         (folder / "state").mkdir()
