@@ -39,22 +39,28 @@ _PRIOR_S = 6 * 3600.0
 _LEAST_SHARE = 1e-6
 
 
-SLACK = 0.25
-"""Replicas by which demand has to fall short of a size before the size changes: without it every tick changes something
-where demand lies between two sizes."""
-_LAG = 0.02
+_SLACK, _SLACK_RATIO = 0.25, 0.04
+"""Replicas by which demand has to fall short of a size before the size changes, or as a share of it: without it every
+tick changes something where demand lies between two sizes. Demand scatters in proportion, so in a large pool a quarter
+of a replica is nothing."""
+_LAG = 0.05
+
+
+def slack(wish: float) -> float:
+    """Replicas by which demand has to fall short of a size before replicas go."""
+    return max(_SLACK, _SLACK_RATIO * wish)
 
 
 def lag(wish: float) -> float:
     """Replicas by which demand may exceed a size before the size changes; of a small pool that is a larger share, so it
     is bounded by a share too."""
-    return min(SLACK, _LAG * wish)
+    return min(_SLACK, _LAG * wish)
 
 
 class _Shadow:
     """One pool on paper."""
 
-    __slots__ = ("_holds", "_lowered_at", "_peaks", "_wants", "cost", "late", "missed", "want")
+    __slots__ = ("_holds", "_lowered_at", "_peaks", "_raised_at", "_wants", "cost", "late", "missed", "want")
 
     def __init__(self) -> None:
         self.want = 0
@@ -63,6 +69,7 @@ class _Shadow:
         self.late = 0.0
         """Demand that was late in the last tick."""
         self._lowered_at = -inf
+        self._raised_at = -inf
         self._peaks: deque[tuple[float, float]] = deque()
         """Decreasing maxima of the wish within the hold time."""
         self._wants: deque[tuple[float, int]] = deque()
@@ -78,10 +85,11 @@ class _Shadow:
             peaks.popleft()
         want = self.want
         up = ceil(wish - lag(wish))
-        down = max(ceil(peaks[0][1] + SLACK), crowded)
+        down = max(ceil(peaks[0][1] + slack(peaks[0][1])), crowded)
         if up > want:
             want = up
-        elif down < want and now - self._lowered_at >= bounds.payback_s:
+            self._raised_at = now
+        elif down < want and now - self._lowered_at >= bounds.payback_s and now - self._raised_at >= bounds.settle_s:
             want = down
             self._lowered_at = now
         want = self.want = min(max(want, bounds.least), bounds.most)
@@ -109,6 +117,8 @@ class Bounds:
     lead_s: float
     inertia_s: float
     """Bursts that are shorter go unnoticed."""
+    settle_s: float
+    """After asking for more, none is given back for so long."""
     objective: float
     """Share of misses at capacity, by which capacity is defined; within (0, 1)."""
 

@@ -15,6 +15,9 @@ from autoscaler.policy.pools import PoolSettings
 
 _DAY_S = 86_400.0
 _MOST_HOLD = 8.0
+SETTLE = 2.0
+"""Median lead times after asking for more in which none is given back: one to be there, one to have been worth it. A
+turn that comes sooner pays for a start and gets nothing."""
 _EDGE = 1e-9
 """Rounding of a size that was computed must not ask for a whole replica more."""
 
@@ -44,6 +47,8 @@ class Stabilizer:
         self._last_up = -inf
         self._last_down = -inf
         self._lowered_at = -inf
+        self._settled_at = -inf
+        """When what was asked for last has had its time."""
         self._first: float | None = None
 
     @property
@@ -83,6 +88,8 @@ class Stabilizer:
             return Step(supply, "hold", f"agreed for less than {self.hold_s:.0f} s", "fewer when the hold time is over")
         if now - self._lowered_at < self._settings.down.payback_s:
             return Step(supply, "payback", "the last removal was a moment ago", "fewer once it has paid back")
+        if now < self._settled_at:
+            return Step(supply, "payback", "what was asked for last has not paid back", "fewer once it has")
         if consolidates:
             return Step(supply, "objective", consolidates, "fewer at less load")
         return self._down(floor, agreed.source, agreed.reason, supply, now)
@@ -138,6 +145,7 @@ class Stabilizer:
                 self._reversals.append(now)
                 self._last_down = -inf
             self._last_up = now
+            self._settled_at = now + settle_s(self._settings.down.payback_s, lead_s)
             self._ups.append((now, change))
         elif change < 0:
             if now - self._last_up <= 2.0 * lead_s:
@@ -145,6 +153,12 @@ class Stabilizer:
                 self._last_up = -inf
             self._last_down = now
             self._downs.append((now, -change))
+
+
+def settle_s(payback_s: float, lead_s: float) -> float:
+    """Seconds after asking for more in which none is given back, for a median lead time; none where stops need not pay
+    back."""
+    return SETTLE * lead_s if payback_s > 0.0 else 0.0
 
 
 def _recent(changes: deque[tuple[float, int]], since: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import exp
 from statistics import NormalDist
 
-from autoscaler.decide.contest import INERTIA, SLACK, Bounds, Contest, lag
+from autoscaler.decide.contest import INERTIA, Bounds, Contest, lag, slack
 from autoscaler.decide.correction import Correction
 from autoscaler.decide.observation import Quality
 from autoscaler.decide.outlook import Outlook
@@ -15,6 +15,7 @@ from autoscaler.decide.predictor import Expectation
 from autoscaler.decide.predictors import PREDICTORS
 from autoscaler.decide.predictors.growth import Growth
 from autoscaler.decide.recommender import Proposal, Situation
+from autoscaler.decide.stabilize import settle_s
 from autoscaler.policy.pools import PoolSettings
 
 _NORMAL = NormalDist()
@@ -26,6 +27,9 @@ _DAY_S = 86_400.0
 _LEAST_INERTIA_S, _USUAL_INERTIA_S, _MOST_INERTIA_S = 15.0, 200.0, 300.0
 _IDLE = 0.05
 """Replicas below which an expectation is that nothing comes: predictions of no demand are small and never zero."""
+_RETURN_S = 300.0
+"""A replica that is stopped and not wanted again for so long beyond a lead time has paid back its stop: drain and start
+are billed for about as long."""
 _STEPS = 5
 """Points at which a forecast is looked at between now and the end of the payback time."""
 
@@ -104,12 +108,12 @@ class Predictive:
         if settings.min_replicas == 0 and rate <= 0.0 and keep < _IDLE:
             return Proposal("predictive", 0.0, 0.0, f"no requests now, and none expected by {name}")
         reason = f"{level:.3g}/s expected in {situation.lead.p95_s:.0f} s by {name}, now {rate:.3g}/s"
-        return Proposal("predictive", want - lag(want), keep + SLACK, reason)
+        return Proposal("predictive", want - lag(want), keep + slack(keep), reason)
 
     def _later(self, outlook: Outlook, situation: Situation) -> float:
         """Middle of the forecast until a replica stopped now would have paid back its stop: above it, keep."""
         down = situation.settings.down
-        span_s = min(outlook.reach(situation.now), situation.lead.p95_s + down.payback_s)
+        span_s = min(outlook.reach(situation.now), situation.lead.p95_s + min(down.payback_s, _RETURN_S))
         return max(outlook.at(span_s * step / _STEPS, 0.5, situation.now) for step in range(1, _STEPS + 1))
 
     def _expect(
@@ -188,5 +192,6 @@ def _bounds(situation: Situation) -> Bounds:
         payback_s=settings.down.payback_s,
         lead_s=min(exp(lead.mu + 0.5 * lead.sigma**2), lead.p95_s),
         inertia_s=_inertia_s(situation),
+        settle_s=settle_s(settings.down.payback_s, lead.p50_s),
         objective=min(0.5, max(1e-4, settings.objective.misses)),
     )

@@ -316,6 +316,14 @@ def test_a_drain_that_does_not_end_waits_and_is_reported() -> None:
     assert "does not finish its drain" in tick.decisions[0].fault
 
 
+def test_what_was_asked_for_has_two_lead_times_to_be_worth_it() -> None:
+    bench = Bench(pool(down=DownSettings(hold_s=30.0, payback_s=30.0), start={"p50_s": 100.0, "p95_s": 240.0}))
+    assert starts(bench.tick(ready(3), 8.0))
+    asked = bench.now
+    went = [tick for tick in (bench.tick(ready(12), 2.0) for _ in range(40)) if tick.decisions[0].change < 0]
+    assert went[0].decisions[0].at - asked == pytest.approx(200.0, abs=15.0)
+
+
 def test_a_draining_replica_that_is_wanted_again_comes_back() -> None:
     bench = Bench(pool())
     bench.settle(ready(4), 1.0)

@@ -186,7 +186,9 @@ def test_the_spread_is_that_of_the_errors() -> None:
     assert spread.sigma == pytest.approx(0.3, rel=0.15)
 
 
-BOUNDS = Bounds(least=1, most=50, hold_s=300.0, payback_s=0.0, lead_s=120.0, inertia_s=60.0, objective=0.01)
+BOUNDS = Bounds(
+    least=1, most=50, hold_s=300.0, payback_s=0.0, lead_s=120.0, inertia_s=60.0, settle_s=0.0, objective=0.01
+)
 
 
 def test_the_contest_prefers_who_knows_what_comes() -> None:
