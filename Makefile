@@ -9,7 +9,7 @@ BACKENDS ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled run test lint bench bench-overhead bench-routing bench-scaling bench-gpu test-runtimes test-kubernetes test-gpu clean
+.PHONY: help setup compiled run test lint bench bench-overhead bench-routing bench-scaling bench-forecast bench-gpu test-runtimes test-kubernetes test-gpu clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench-routing: compiled ## latency in six scenarios against the same peers and a
 
 bench-scaling: $(STAMP) ## GPU-hours at equal misses against the usual autoscalers (ARGS="--quick" for a look)
 	@$(BIN)/python tests/bench/scaling $(ARGS)
+
+bench-forecast: $(STAMP) ## losses of forecasts against naive ones, and their CPU (SERIES=dir for your own series)
+	@$(BIN)/python tests/bench/forecast $(if $(SERIES),--series $(SERIES)) $(ARGS)
 
 bench-gpu: $(STAMP) ## cost of reading GPUs
 	@$(BIN)/python tests/bench/nvml/gpu_sampling.py
