@@ -69,9 +69,7 @@ def balancer_view(
     now: float,
 ) -> BalancerView:
     return BalancerView(
-        replicas=tuple(
-            replica_view(replica, router.prefixes.held(replica.index), now) for replica in fleet.everyone()
-        ),
+        replicas=tuple(replica_view(replica, router.prefixes.held(replica.index), now) for replica in fleet.everyone()),
         strategy=settings.routing.strategy,
         weights=dict(router.weighing.weights),
         open_tickets=len(queue) + sum(one.in_flight for one in fleet.everyone()),
