@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 from statsmodels.tsa.ar_model import AutoReg
 
 from forecaster.autoregression import ahead
@@ -37,7 +39,10 @@ class DummiesAr:
             z = frame.z[start:end]
             slot = np.arange(start, end) % frame.day // width
             levels = np.bincount(slot, z, slots) / np.bincount(slot, minlength=slots)
-            fit = AutoReg(z - levels[slot], _ORDER, trend="c").fit().params
+            with warnings.catch_warnings():
+                # Where nothing changes, the fit of least norm is the right one.
+                warnings.simplefilter("ignore", SingularMatrixWarning)
+                fit = AutoReg(z - levels[slot], _ORDER, trend="c").fit().params
             course = partial(_course, levels[np.arange(frame.day) // width], fit[0], fit[1:])
             out.append(ahead(frame, lags, origins, z, fit[1:], course))
         return np.concatenate(out)[:, :, None]

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 from statsmodels.tsa.ar_model import AutoReg
 
 from forecaster.autoregression import ahead
@@ -37,7 +39,10 @@ class FourierAr:
                 continue
             weekly = days >= _WEEKLY_DAYS
             z, waves = frame.z[start:end], _Waves(frame.day, weekly)
-            fit = AutoReg(z, _ORDER, trend="c", exog=waves.of(np.arange(start, end))).fit().params
+            with warnings.catch_warnings():
+                # Where nothing changes, the fit of least norm is the right one.
+                warnings.simplefilter("ignore", SingularMatrixWarning)
+                fit = AutoReg(z, _ORDER, trend="c", exog=waves.of(np.arange(start, end))).fit().params
             course = partial(waves.course, fit[0], fit[_ORDER + 1 :])
             out.append(ahead(frame, lags, origins, z, fit[1 : _ORDER + 1], course))
         return np.concatenate(out)[:, :, None]
