@@ -180,7 +180,7 @@ class ControlLoop:
             self._rates.pop(name, None)
             self._reports.pop(name, None)
         self._telling.forget(gone)
-        self._metrics.forget(gone)
+        self._metrics.forget([*gone, *(pool.name for pool in settings.pools if _watches(pool))])
         left = [one for name, one in self._hands.items() if hands.get(name) is not one]
         self._hands = dict(hands)
         self.controller.reconfigure(settings)
@@ -216,7 +216,9 @@ class ControlLoop:
         outlooks = dict(self._outlooks())
         fleets = {name: one.fleet for name, one in joined.items()}
         tick = self.controller.tick(fleets, wanted, outlooks, now=now, wall=wall)
-        self._metrics.decided(self._clock.monotonic() - now)
+        counts = not all(map(_watches, self.controller.settings.pools))
+        if counts:
+            self._metrics.decided(self._clock.monotonic() - now)
         # Fifty pools take tens of milliseconds; requests are relayed in between.
         await asyncio.sleep(0)
         applied = await self._act(tick, joined)
@@ -226,7 +228,8 @@ class ControlLoop:
         self._tell(tick, joined, applied, outlooks, wall)
         if now - self._saved_at >= SAVE_EVERY_S:
             self.save()
-        self._metrics.ticked(self._clock.monotonic() - began)
+        if counts:
+            self._metrics.ticked(self._clock.monotonic() - began)
         return tick
 
     async def _look(self) -> None:
@@ -330,6 +333,7 @@ class ControlLoop:
         wall: float,
     ) -> None:
         rows = []
+        watched = {pool.name for pool in self.controller.settings.pools if _watches(pool)}
         for decision in tick.decisions:
             name = decision.pool
             acted, outlook = applied.get(name, []), outlooks.get(name)
@@ -339,7 +343,8 @@ class ControlLoop:
             row = record(decision, acted, outlook, stages_of(leads), fault, wall=wall, notable=notable)
             rows.append(row)
             self._reports[name] = PoolReport(row, joined.get(name))
-            self._metrics.pool(decision, joined[name].fleet if name in joined else None, outlook, bool(fault))
+            if name not in watched:
+                self._metrics.pool(decision, joined[name].fleet if name in joined else None, outlook, bool(fault))
             for one in acted:
                 self._metrics.acted(name, name_of(one.action), decision.binding, failed=bool(one.error))
         self._store.record_decisions(rows)
@@ -362,6 +367,12 @@ class ControlLoop:
             self._reports[pool.name].shown() if pool.name in self._reports else {"pool": pool.name, "at": None}
             for pool in self.controller.settings.pools
         ]
+
+
+def _watches(pool: PoolSettings) -> bool:
+    """Whether another process scales it, as those of balancers are, which count its misses: that one's metrics tell of
+    it, and alerts must not take ours for its."""
+    return pool.mode is Mode.OBSERVE and pool.actuator.type == "dry_run"
 
 
 def source_of(pool: str) -> str:

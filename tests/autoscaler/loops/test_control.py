@@ -126,6 +126,18 @@ async def test_a_pool_that_is_only_watched_repeats_no_wish(make: Make, caplog: p
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize(("actuator", "told"), [("dry_run", None), ("exec", 1.0)])
+async def test_metrics_of_a_pool_that_another_process_scales_are_left_to_it(
+    make: Make, actuator: str, told: float | None
+) -> None:
+    settings = {"type": "dry_run"} if actuator == "dry_run" else {"type": "exec", "command": ["/bin/false"]}
+    rig = await make(pool(mode="observe", actuator=settings), ready=1)
+    await rig.tick()
+    assert rig.value("tidegate_pool_replicas", pool="chat", state="ready") == told
+    assert rig.value("tidegate_tick_seconds_count") == (told or 0.0)
+    assert rig.loop.report()[0]["pool"] == "chat", "the admin API shows it all the same"
+
+
 async def test_leaving_own_gives_the_draining_back_to_the_balancer(make: Make) -> None:
     rig = await make(ready=2)
     rig.offer(), rig.offer()
