@@ -38,3 +38,5 @@ def _as_written(field: dict[str, Any]) -> None:
         del field["default"]
     elif field.get("type") == "string" and isinstance(default, int | float):
         field["default"] = f"{default:.15g}s"
+    elif isinstance(default, list) and field.get("items", {}).get("type") == "string":
+        field["default"] = [f"{one:.15g}s" if isinstance(one, int | float) else one for one in default]
