@@ -86,7 +86,10 @@ class Node:
         return {key: node.plain() for key, node in self.items.items()}
 
     def copy(self) -> Node:
-        items = None if self.items is None else {key: node.copy() for key, node in self.items.items()}
+        """What may be taken apart without harm to this. Scalars are never changed, so they are shared."""
+        if self.items is None:
+            return self
+        items = {key: node if node.items is None else node.copy() for key, node in self.items.items()}
         return Node(self.line, self.scalar, items, self.is_list, self.size, dict(self.key_lines))
 
 
