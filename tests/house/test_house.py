@@ -13,6 +13,7 @@ import pytest
 
 from autoscaler.actuators import ACTUATORS
 from autoscaler.cli import COMMANDS
+from forecaster.classics import CLASSICS
 from forecaster.models import MODELS
 from lb.routing.scorers import WEIGHTS
 from lb.runtimes import RUNTIMES
@@ -134,6 +135,7 @@ REGISTERED = {
     "surface": sorted(str(name) for name in SURFACES),
     "source": sorted(SOURCES),
     "model": sorted(MODELS),
+    "classic": sorted(CLASSICS),
 }
 ENTRIES = [(kind, name) for kind, names in REGISTERED.items() for name in names]
 

@@ -152,6 +152,20 @@ def test_the_forecast_keeps_what_will_be_wanted_soon() -> None:
     assert not lowered(replace(low, values=((2.0, 2.2), (4.9, 5.2), (4.9, 5.2))))
 
 
+def test_i14_a_forecast_that_says_down_does_not_hold_back_a_rule_that_says_up() -> None:
+    def desired(values: float, kv_usage: float) -> int:
+        bench = Bench(pool(rules=[{"signal": "kv_usage", "above": 0.9, "duration": 30.0}]))
+        bench.settle(ready(4), 3.0)
+        predictive = bench.controller.pool("chat").predictive
+        predictive.contest._chosen, predictive.contest._judged_at = "forecast", float("inf")
+        low = Outlook(bench.now, (60.0, 7200.0), (0.5, 0.9), ((values, values), (values, values)))
+        made = [bench.tick(ready(4), 3.0, replace(low, made_at=bench.now), kv_usage=kv_usage) for _ in range(6)]
+        return max(tick.decisions[0].desired for tick in made)
+
+    assert desired(0.5, 0.97) > 4, "the rule wins"
+    assert desired(0.5, 0.2) == 4
+
+
 def test_a_poisoned_forecast_is_capped() -> None:
     bench = Bench(pool(max_replicas=1000))
     bench.settle(ready(8), 7.0)
