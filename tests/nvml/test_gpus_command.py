@@ -96,9 +96,17 @@ def test_a_driver_that_hangs_is_reported_and_not_waited_for(script, libraries):
     assert time.monotonic() - began < 30
 
 
+def heed_interrupts() -> None:
+    """A shell makes what it starts in the background ignore SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_watch_goes_on_until_interrupted(script, libraries):
     words, environment = command(script, libraries["current"], "--watch", "--json", "--interval", "0.1")
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_interrupts,
+    )  # fmt: skip
     assert process.stdout is not None
     ages = [json.loads(process.stdout.readline())["age_s"] for _ in range(3)]
     process.send_signal(signal.SIGINT)
