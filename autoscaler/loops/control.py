@@ -25,7 +25,7 @@ from autoscaler.loops.report import PoolReport, stages_of
 from autoscaler.loops.telling import Telling, record
 from autoscaler.metrics import ControlMetrics
 from autoscaler.policy.pools import Mode, PoolSettings, ScalingSettings
-from autoscaler.store import Store, StoreError
+from autoscaler.store import Store, StoredDecision, StoreError
 from lb.clock import Clock
 from lb.endpoint import Endpoint
 from lb.gateway import Gateway
@@ -360,6 +360,10 @@ class ControlLoop:
     def places(self) -> frozenset[str]:
         """Ids of replicas whose address an actuator knows."""
         return frozenset(one.id for places in self._places.values() for one in places)
+
+    def decisions(self) -> dict[str, StoredDecision]:
+        """The last decision on each pool that has one."""
+        return {name: one.decision for name, one in self._reports.items()}
 
     def report(self) -> list[dict[str, object]]:
         """Every pool as of its last tick, for the admin API."""

@@ -7,10 +7,12 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoscaler.actuator import Observed
 from autoscaler.actuators import Surroundings, build_actuator
 from autoscaler.errors import EXIT_BAD_INPUT, StartError
+from autoscaler.keda.wish import Wish
 from autoscaler.loops.balancers import Balancers, Named
 from autoscaler.loops.control import ControlLoop
 from autoscaler.loops.forecasting import ForecastLoop, Plan
@@ -19,7 +21,9 @@ from autoscaler.loops.joined import reported
 from autoscaler.loops.leadership import Leadership
 from autoscaler.loops.recording import Recorder
 from autoscaler.loops.report import explained
+from autoscaler.loops.wishes import wishes_of
 from autoscaler.metrics import ControlMetrics, ForecastState
+from autoscaler.policy.keda import KedaSettings
 from autoscaler.policy.pools import PoolSettings, ScalingSettings
 from autoscaler.policy.schema import Policy
 from autoscaler.policy.store import StoreSettings
@@ -34,10 +38,14 @@ from lb.secrets import resolve
 from lb.views import DemandView
 from nvml.sample import NodeSnapshot
 
+if TYPE_CHECKING:
+    from autoscaler.keda.service import KedaServer
+
 log = logging.getLogger(__name__)
 
 _TASKS = ("demand history", "forecasts", "control")
 _ELECTION = "leader election"
+_KEDA = "KEDA scaler"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -75,6 +83,8 @@ class Scaling:
         self._environ = environ
         self._gpus = gpus
         self._leader: Leadership | None = None
+        self._keda: KedaServer | None = None
+        self._keda_settings: KedaSettings | None = None
         self._balancers: tuple[Named, ...] = ()
         self._hands: Mapping[str, Hands] = {}
         self._pools: dict[str, PoolSettings] = {}
@@ -155,6 +165,21 @@ class Scaling:
         await self.control.begin()
         for name, run in zip(_TASKS, (self.recorder.run, self.forecasts.run, self.control.run), strict=True):
             self._roots.start(name, run())
+        if prepared.settings.keda is not None:
+            await self._serve(prepared.settings.keda)
+
+    async def _serve(self, settings: KedaSettings) -> None:
+        """Tell KEDA what pools want. Raises StartError if the address cannot be had."""
+        # gRPC is tens of megabytes and threads of its own: only who uses it has them.
+        from autoscaler.keda.service import KedaServer
+
+        server = KedaServer(settings.listen, self.wishes)
+        try:
+            await server.begin()
+        except OSError as error:
+            raise StartError(f"scaling.keda.listen: {error}", EXIT_BAD_INPUT) from None
+        self._keda, self._keda_settings = server, settings
+        self._roots.start(_KEDA, server.run())
 
     async def _open(self, directory: Path | None, settings: StoreSettings) -> Store:
         path = None
@@ -189,6 +214,8 @@ class Scaling:
             lines.append("scaling.balancers needs a restart")
         if prepared.settings.lease != (self._leader.settings if self._leader is not None else None):
             lines.append("scaling.lease needs a restart")
+        if prepared.settings.keda != self._keda_settings:
+            lines.append("scaling.keda needs a restart")
         return lines
 
     def leads(self) -> bool:
@@ -205,6 +232,9 @@ class Scaling:
             return
         for name in _TASKS:
             self._roots.stop(name)
+        if self._keda is not None:
+            self._roots.stop(_KEDA)
+            await self._keda.close()
         await self.control.rest()
         if self._leader is not None:
             self._roots.stop(_ELECTION)
@@ -212,6 +242,8 @@ class Scaling:
 
     async def close(self) -> None:
         """After the tasks have ended: save, let go of actuators and of the lease, write what waits."""
+        if self._keda is not None:
+            await self._keda.close()
         if self.forecasts is not None:
             await self.forecasts.close()
         if self.control is not None:
@@ -245,6 +277,14 @@ class Scaling:
     def pools(self) -> list[dict[str, object]]:
         """Every pool as of its last tick."""
         return [] if self.control is None else self.control.report()
+
+    def wishes(self) -> dict[str, Wish]:
+        """Every pool's size as others may carry it out, by name."""
+        if self.control is None:
+            return {}
+        settings = self.control.controller.settings
+        now = self._clock.monotonic()
+        return wishes_of(settings.pools, self.control.decisions(), now=now, interval_s=settings.interval_s)
 
     async def explain(self, pool: str, at: float | None) -> dict[str, object] | None:
         """The decision on a pool in force at `at` (epoch seconds; None: now); None: none is known."""

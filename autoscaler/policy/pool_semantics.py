@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from autoscaler.policy.pools import ScalingSettings
+from lb.address import parse_address
 from lb.decode import Finding, Loc
 from lb.endpoint import parse_url
 from lb.errors import SettingsError
@@ -15,6 +16,8 @@ from lb.secrets import check_reference
 def pool_findings(scaling: ScalingSettings, at: Loc) -> Iterator[Finding]:
     """What is wrong with the pools, and with the balancers that they are sized by."""
     yield from _models(scaling, at)
+    if scaling.keda is not None:
+        yield from _attempt(partial(parse_address, scaling.keda.listen), (*at, "keda", "listen"))
     for index, one in enumerate(scaling.balancers):
         yield from _attempt(partial(parse_url, one.url), (*at, "balancers", index, "url"))
         if one.token is not None:

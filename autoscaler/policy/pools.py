@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from autoscaler.policy.actuators import ActuatorSettings, DryRunSettings
 from autoscaler.policy.balancers import BalancersSettings
+from autoscaler.policy.keda import KedaSettings
 from autoscaler.policy.kubernetes import KubernetesSettings
 from autoscaler.policy.lease import LeaseSettings
 from lb.settings.durations import Seconds
@@ -310,6 +311,8 @@ class ScalingSettings(Section):
     `observe`, so that they count misses."""
     lease: LeaseSettings | None = None
     """Kubernetes Lease that decides which of several controllers acts; None: this process is the only one."""
+    keda: KedaSettings | None = None
+    """Tells KEDA the sizes of pools in mode `advise`, as its external scaler; None: it does not."""
 
     @model_validator(mode="after")
     def _names(self) -> ScalingSettings:
