@@ -50,7 +50,7 @@ async def test_the_unit_is_told_its_port_and_cards(world: SystemdWorld) -> None:
     await actuator.close()
 
 
-async def test_missing_rights_are_named_and_leave_nothing_behind(world: SystemdWorld) -> None:
+async def test_j22_missing_rights_are_named_and_leave_nothing_behind(world: SystemdWorld) -> None:
     actuator = world.actuator()
     world.manager.refuse = DENIED
     with pytest.raises(ActuatorError, match="polkit") as caught:
@@ -90,7 +90,7 @@ async def test_without_a_template_every_start_fails_and_says_so(world: SystemdWo
 
 
 @pytest.mark.parametrize("name", ["a;rm", "../a", "a@b", "a b", "a/b", "%n"])
-async def test_names_that_are_no_instances_are_refused(world: SystemdWorld, name: str) -> None:
+async def test_j23_names_that_are_no_instances_are_refused(world: SystemdWorld, name: str) -> None:
     actuator = world.actuator()
     with pytest.raises(ActuatorError, match="cannot be a replica's name"):
         await actuator.apply(up(name))
@@ -98,7 +98,7 @@ async def test_names_that_are_no_instances_are_refused(world: SystemdWorld, name
     await actuator.close()
 
 
-async def test_a_unit_that_died_is_failed_and_its_name_is_free_again(world: SystemdWorld) -> None:
+async def test_j22_a_unit_that_died_is_failed_and_its_name_is_free_again(world: SystemdWorld) -> None:
     actuator = world.actuator()
     await actuator.apply(up("a"))
     await world.settle()
@@ -178,7 +178,7 @@ async def test_instances_of_others_count_and_those_of_another_pool_do_not(world:
     await other.close()
 
 
-async def test_a_bus_that_is_gone_is_an_error_and_its_return_is_noticed(world: SystemdWorld) -> None:
+async def test_j22_a_bus_that_is_gone_is_an_error_and_its_return_is_noticed(world: SystemdWorld) -> None:
     actuator = world.actuator()
     await actuator.apply(up("a"))
     await world.settle()
