@@ -5,7 +5,7 @@ from __future__ import annotations
 _SLACK = 1.5
 """Typical errors that are no sign of anything."""
 _ALARM = 12.0
-"""Summed excess that is: four errors in a row of four and a half times the typical, or one news spike and a half."""
+"""Summed excess that is: four errors in a row of five typical ones or more. Three are not."""
 _MOST = 5.0
 """One error counts no more than this: a single spike is no shift."""
 

@@ -14,12 +14,12 @@ from forecaster.series import Floats
 _DAY_S = 86_400
 _CALIBRATE_S = 1_800
 """Quantiles of errors move slowly; half an hour of new ones among ten days changes nothing."""
-_STACK_EVERY, _BOOST_EVERY = 4, 1
-"""Refits a day."""
+_STACKS_A_DAY = 4
+"""Refits of the weights; trees are grown anew once a day."""
 KEEP_DAYS, SLACK_DAYS = 45, 15
 """Days of bins that are kept (they hold six of every weekday), and how many more before the oldest are dropped."""
-_LARGE = 4
-"""Blocks a day or fewer: history that is caught up with, where refits may be rarer."""
+_CATCHING_UP = 4
+"""So many blocks a day or fewer are history that is caught up with, where refits may be as many times rarer."""
 
 
 class Ensemble:
@@ -75,10 +75,10 @@ class Ensemble:
     def _refit(self, block: int) -> None:
         frame, day = self.frame, self.frame.day
         count = len(frame)
-        slow = 4 if block * _LARGE >= day else 1
-        if count - self._boosted >= slow * day // _BOOST_EVERY:
+        rarer = _CATCHING_UP if block * _CATCHING_UP >= day else 1
+        if count - self._boosted >= rarer * day:
             self.fit_boost()
-        if count - self._stacked >= slow * day // _STACK_EVERY:
+        if count - self._stacked >= rarer * day // _STACKS_A_DAY:
             self.fit_stack()
         if count - self._calibrated >= max(1, _CALIBRATE_S // self.step_s) or count < day:
             self._calibrated = count

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from forecaster.frame import Frame
+from forecaster.refits import daily
 from forecaster.series import Floats, Ints
+
+_LEAST_DAYS = 3
+"""Two seasons give the first states, one shows whether they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +62,20 @@ def ahead(states: States, damping: float, origins: Ints, lags: Sequence[int]) ->
     reach = np.array([sum(damping**k for k in range(1, lag + 1)) for lag in lags])
     base = states.level[origins][:, None] + states.trend[origins][:, None] * reach
     return np.asarray(base + states.season[origins[:, None] + np.array(lags)])
+
+
+def continued(
+    frame: Frame, lags: Sequence[int], low: int, high: int, fit: Callable[[Floats, int], Smoothing]
+) -> Floats:
+    """Forecasts of z [origin in [low, high), lag, 1], fitted once a day by `fit(z, bins of a day)`; the last value
+    while too little is known, and for lags of more than a season."""
+    out = []
+    for start, end, first, stop in daily(frame.day, low, high):
+        origins = np.arange(first, stop)
+        if end - start < _LEAST_DAYS * frame.day or max(lags) > frame.day:
+            out.append(np.repeat(frame.at(origins)[:, None], len(lags), 1))
+            continue
+        smoothing = fit(frame.z[start:end], frame.day)
+        states = run(frame.z[start:stop], smoothing)
+        out.append(ahead(states, smoothing.damping, origins - start, lags))
+    return np.concatenate(out)[:, :, None]

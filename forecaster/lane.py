@@ -37,8 +37,6 @@ _COPIED = {
 }
 _COPIED_RULES = [RULES.index(rule) for rule in _COPIED.values()]
 
-_WARM_DAYS = 2
-"""Days at the start from which nothing is learned, once there are more: most rules know no season yet."""
 _STACK_DAYS, _BOOST_DAYS = 2, 3
 """History from which stacking and boosting pay."""
 _HALF_LIFE_DAYS = 14.0
@@ -144,7 +142,7 @@ class Lane:
             return np.zeros(len(origins))
         index = origins[:, None] - self._day * np.arange(1, _CLOCK_DAYS + 1)
         errors = self._residuals.all[np.minimum(np.maximum(index, 0), known - 1), point]
-        usable = (index >= _WARM_DAYS * self._day) & (index < known) & np.isfinite(errors)
+        usable = (index >= unrest.WARM_DAYS * self._day) & (index < known) & np.isfinite(errors)
         total = np.where(usable, errors, 0.0) @ _CLOCK_FADES
         return np.asarray(total / (usable @ _CLOCK_FADES + _CLOCK_PRIOR))
 
@@ -229,7 +227,7 @@ class Lane:
 
     def _fit_scale(self, frame: Frame) -> None:
         end = len(self._residuals)
-        low = max(self._first(end), end - unrest.rows(self._day))
+        low = max(self._first(end), end - unrest.ROWS_DAYS * self._day)
         known = self._known(frame, low, end)
         if known.sum() < _FEW:
             return
@@ -252,7 +250,7 @@ class Lane:
         return np.asarray(self._residuals.all[low:, _BOTH] / self._typical[_BOTH])
 
     def _first(self, count: int) -> int:
-        return min(_WARM_DAYS * self._day, count // 2)
+        return min(unrest.WARM_DAYS * self._day, count // 2)
 
     def _known(self, frame: Frame, low: int, end: int) -> Bools:
         return frame.seen[low + self.lag : end + self.lag]

@@ -11,11 +11,11 @@ import numpy as np
 from forecaster.series import Floats
 
 _RIDGE = 0.003
-"""Of the mean variance of the rules around their mean. From 0.001 to 0.03 the loss changes by less than a percent."""
+"""Of the mean variance of the rules around their mean: enough to keep rules that say nearly the same apart."""
 _HUBER = 1.5
 """Errors beyond this many robust standard deviations count linearly: Huber's own choice."""
 _ROUNDS = 3
-"""Rounds of reweighting; a fourth moves no forecast by more than rounding."""
+"""Rounds of reweighting: the first ends the pull of spikes, the others refine the scale that errors are judged by."""
 
 
 def weigh(points: Floats, truth: Floats, age_days: Floats, half_life_days: float) -> Floats:

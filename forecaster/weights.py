@@ -13,7 +13,8 @@ import numpy as np
 from forecaster.series import Floats, Ints
 
 _SHARPNESS = 15.0
-"""An expert that loses 7 % more than the best has a third of its weight. From 10 to 60 little changes."""
+"""An expert that loses 7 % more than the best has a third of its weight. At 60 the loss on eighteen
+public series was 0.2 % larger."""
 _HALF_LIFE_DAYS = 3.0
 """Long enough to see quiet and busy hours of several days, short enough to follow a change of habits."""
 _CLOCK_WEIGHT = 12.0

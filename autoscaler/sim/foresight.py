@@ -19,16 +19,14 @@ _LEAST_STEP_S = 300
 class Foresight:
     """Forecasts of one series, asked in the order of time. Values are per bin of the series."""
 
-    def __init__(self, settings: ForecastSettings | None = None) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._forecaster: Forecaster | None = None
         self._end_s = 0
 
     def __call__(self, past: Series, now_s: float) -> Outlook | None:
         """The forecast at `now_s` from the bins that were over."""
         if self._forecaster is None:
-            settings = self._settings or settings_for(past.step_s)
-            self._forecaster = Forecaster(settings)
+            self._forecaster = Forecaster(settings_for(past.step_s))
         if past.end_s > self._end_s:
             self._end_s = past.end_s
             self._forecaster.observe(past)

@@ -9,13 +9,9 @@ import numpy as np
 from statsmodels.tools.sm_exceptions import ConvergenceWarning
 from statsmodels.tsa.holtwinters import ExponentialSmoothing
 
-from forecaster.exponential import Smoothing, ahead, run
+from forecaster.exponential import Smoothing, continued
 from forecaster.frame import Frame
-from forecaster.refits import daily
 from forecaster.series import Floats
-
-_LEAST_DAYS = 3
-"""Two seasons give the first states, one shows whether they hold."""
 
 
 class HoltWinters:
@@ -24,16 +20,7 @@ class HoltWinters:
     names = ("Holt-Winters damped",)
 
     def points(self, frame: Frame, lags: Sequence[int], low: int, high: int) -> Floats:
-        out = []
-        for start, end, first, stop in daily(frame.day, low, high):
-            origins = np.arange(first, stop)
-            if end - start < _LEAST_DAYS * frame.day or max(lags) > frame.day:
-                out.append(np.repeat(frame.at(origins)[:, None], len(lags), 1))
-                continue
-            smoothing = _fit(frame.z[start:end], frame.day)
-            states = run(frame.z[start:stop], smoothing)
-            out.append(ahead(states, smoothing.damping, origins - start, lags))
-        return np.concatenate(out)[:, :, None]
+        return continued(frame, lags, low, high, _fit)
 
 
 def _fit(z: Floats, day: int) -> Smoothing:

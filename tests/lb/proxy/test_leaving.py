@@ -5,37 +5,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import pytest
 
-from lb.effects import Outcome
 from lb.endpoint import Endpoint
 from lb.proxy.deadlines import Deadlines
 from lb.proxy.memo import Memo
 from lb.proxy.pool import ReplicaPool
-from lb.proxy.upstream import UpstreamConnection
 from lb.settings import LimitSettings, TimeoutSettings
-
-
-@dataclass
-class Request:
-    """Stands for the request that a connection is opened for."""
-
-    made: list[UpstreamConnection] = field(default_factory=list)
-    failures: list[Outcome] = field(default_factory=list)
-
-    def connected(self, connection: UpstreamConnection) -> None:
-        self.made.append(connection)
-
-    def connect_failed(self, outcome: Outcome) -> None:
-        self.failures.append(outcome)
-
-    def response_whole(self, connection: UpstreamConnection, lines: bytes, body: bytes) -> None: ...
-    def response_data(self, connection: UpstreamConnection, head: bool, body: bytes, complete: bool) -> None: ...
-    def upstream_lost(self, connection: UpstreamConnection, outcome: Outcome) -> None: ...
-    def upstream_writable(self, writable: bool) -> None: ...
-    def tunnel_data(self, data: bytes) -> None: ...
+from tests.lb.proxy.waiting_request import Request
 
 
 @pytest.fixture
