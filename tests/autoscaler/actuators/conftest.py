@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.autoscaler.actuators.worlds import WORLDS, World
+from tests.autoscaler.actuators.worlds import WORLDS, Make, ProcessWorld, World
 
 
 @pytest.fixture(params=sorted(WORLDS))
@@ -18,3 +18,16 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         yield made
     finally:
         await made.close()
+
+
+@pytest.fixture
+async def make(tmp_path: Path) -> AsyncIterator[Make]:
+    worlds: list[ProcessWorld] = []
+
+    def build(mode: str = "ready", **settings: object) -> ProcessWorld:
+        worlds.append(ProcessWorld(tmp_path, mode, **settings))
+        return worlds[-1]
+
+    yield build
+    for world in worlds:
+        await world.close()

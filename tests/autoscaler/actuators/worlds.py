@@ -271,6 +271,8 @@ class SystemdWorld:
         await self.bus.close()
 
 
+Make = Callable[..., ProcessWorld]
+"""Makes worlds that end with the test: `make(mode, **settings)`."""
 WORLDS: dict[str, Callable[[Path], World]] = {
     "process": ProcessWorld,
     "systemd": SystemdWorld,

@@ -4,112 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from autoscaler.forecast_wire import Answer, Ask, Setup
+from autoscaler.forecast_wire import Answer, Ask
 from autoscaler.loops.forecast_process import ForecastProcessError
-from autoscaler.loops.forecasting import SETTLE_S, ForecastLoop, Plan
+from autoscaler.loops.forecasting import SETTLE_S, Plan
 from autoscaler.policy.forecast import ForecastingSettings
 from autoscaler.policy.pools import PoolSettings
 from forecaster.event_settings import EventFields
-from forecaster.history import Counters, History, Row
-from forecaster.quantiles import Forecast
+from forecaster.history import Counters
 from forecaster.trust import Change
-from lb.clock import Clock
+from tests.autoscaler.loops.forecasts import WALL, World, good, made
 
-WALL = 1_700_000_100.0 // 300 * 300
-"""The end of a bin."""
 QUIET = EventFields.model_validate({"at": "2026-12-01 UTC", "for": "1h", "demand": "x2"})
-
-
-def made(end_s: float, value: float = 600.0, **fields: Any) -> Forecast:
-    """What a process could say: `value` a bin of five minutes."""
-    known: dict[str, Any] = {
-        "made_at_s": int(end_s), "step_s": 300, "horizons_s": (300.0, 3600.0), "quantiles": (0.5, 0.9),
-        "values": ((value, 2 * value),) * 2, "model": "stack", "reason": "", "score_ratio": 0.5,
-        "coverage": (0.5, 0.9), "trusted": True, "trust_reason": "it was right",
-    }  # fmt: skip
-    return Forecast(**{**known, **fields})
-
-
-@dataclass
-class FakeProcess:
-    """One life of the process; what it answers is the world's."""
-
-    world: World
-    setup: Setup
-    closed: bool = False
-
-    async def start(self) -> Answer:
-        self.world.lives.append(self)
-        if self.world.fail_start:
-            raise ForecastProcessError("cannot be started: no")
-        return Answer(problems=self.world.problems)
-
-    async def ask(self, ask: Ask, limit_s: float) -> Answer:
-        assert not self.closed
-        self.world.asked.append((ask, limit_s))
-        answer = self.world.answer(ask)
-        if self.world.hang is not None:
-            await self.world.hang.wait()
-        if isinstance(answer, Exception):
-            raise answer
-        await asyncio.sleep(0)
-        return replace(answer, problems=self.world.problems)
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-def _good(ask: Ask) -> Answer | Exception:
-    return Answer(made(ask.series.end_s))
-
-
-@dataclass
-class World:
-    """A history, clocks, and a process that answers as told."""
-
-    now: float = 5000.0
-    offset: float = WALL + SETTLE_S - 5000.0
-    history: History = field(default_factory=History)
-    asked: list[tuple[Ask, float]] = field(default_factory=list)
-    lives: list[FakeProcess] = field(default_factory=list)
-    answer: Callable[[Ask], Answer | Exception] = _good
-    problems: tuple[str, ...] = ()
-    fail_start: bool = False
-    hang: asyncio.Event | None = None
-    """Set: every answer waits for it."""
-
-    @property
-    def wall(self) -> float:
-        return self.now + self.offset
-
-    def known(self, minutes: int, model: str = "m", until_s: float | None = None, value: float = 10.0) -> None:
-        """This many minutes of demand up to now."""
-        end = int((self.wall if until_s is None else until_s) // 60) * 60
-        rows = [Row(model, end - 60 * (one + 1), value, 100 * value, 7 * value) for one in range(minutes)]
-        assert self.history.load(rows, now_s=self.wall) == minutes
-
-    def loop(self, *pools: PoolSettings, **plan: Any) -> ForecastLoop:
-        clock = Clock(lambda: self.now, lambda: self.wall)
-        return ForecastLoop(
-            self.history, clock, Plan(pools=pools or (PoolSettings(name="a"),), **plan),
-            process=lambda setup: FakeProcess(self, setup),  # type: ignore[arg-type, return-value]
-        )  # fmt: skip
-
-    async def later(self, loop: ForecastLoop, seconds: float = 300.0, *, demand: bool = True) -> None:
-        self.now += seconds
-        if demand:
-            self.known(int(seconds // 60))
-        await loop.look()
 
 
 @pytest.fixture
@@ -207,7 +119,7 @@ async def test_what_is_no_forecast_is_not_passed_on_and_begins_anew_after_a_rest
     await loop.look()
     outlook = loop.outlooks()["a"]
     assert (outlook.valid(), outlook.trusted, outlook.reason) == (False, False, why)
-    world.answer = _good
+    world.answer = good
     await world.later(loop, 59.0, demand=False)
     assert len(world.asked) == 1
     await world.later(loop, 1.0, demand=False)
@@ -219,7 +131,7 @@ async def test_what_is_no_forecast_is_not_passed_on_and_begins_anew_after_a_rest
 
 async def test_a_process_that_fails_is_ended_and_its_culprit_rests_ever_longer(world: World) -> None:
     world.known(60)
-    world.answer = lambda ask: ForecastProcessError("did not answer") if ask.pool == "bad" else _good(ask)
+    world.answer = lambda ask: ForecastProcessError("did not answer") if ask.pool == "bad" else good(ask)
     loop = world.loop(PoolSettings(name="bad"), PoolSettings(name="good", models=("m",)))
     world.known(60, "other")
     for _ in range(300):
@@ -371,7 +283,7 @@ async def test_an_answer_to_a_policy_of_before_is_not_taken(world: World) -> Non
     world.answer = reloaded
     await loop.look()
     assert not loop.outlooks()["a"].valid()
-    world.answer = _good
+    world.answer = good
     await loop.look()
     assert loop.outlooks()["a"].valid()
     assert [ask.begin for ask, _ in world.asked] == [True, True]
@@ -383,7 +295,7 @@ async def test_a_reload_breaks_off_what_is_pointless_and_the_end_ends_the_proces
 
     def answer(ask: Ask) -> Answer | Exception:
         asked.set()
-        return _good(ask)
+        return good(ask)
 
     world.answer = answer
     world.hang = asyncio.Event()
