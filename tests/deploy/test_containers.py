@@ -63,7 +63,7 @@ def volume(overlay: Path, workload: Manifest, folder: Path) -> None:
         else:
             files = {item["path"]: TOKEN for item in source["secret"]["items"]}
         for name, text in files.items():
-            for address in ("0.0.0.0:8080", "127.0.0.1:8080", "0.0.0.0:9400"):
+            for address in ("0.0.0.0:8080", "127.0.0.1:8080", "0.0.0.0:9400", "0.0.0.0:9500"):
                 text = text.replace(f"listen: {address}", f"listen: {address.split(':')[0]}:0")
             (behind / name).write_text(text)
             (behind / name).chmod(0o440)

@@ -102,6 +102,41 @@ def test_ports_are_those_of_the_policy(manifests: tuple[Manifest, ...]) -> None:
             assert (host, data) == ("0.0.0.0", ports["http"])
         else:
             assert host == "127.0.0.1", "a data plane that nobody declares is open to nobody"
+        keda = policy.scaling.keda
+        assert (keda is None) == ("keda" not in ports), "declared where it answers, and nowhere else"
+        if keda is not None:
+            assert parse_address(keda.listen) == ("0.0.0.0", ports["keda"])
+
+
+def test_sizes_are_told_to_the_operator_of_keda_and_nobody_else(manifests: tuple[Manifest, ...]) -> None:
+    """The service has neither TLS nor a token. Rules of network policies add up, so each that opens the port counts."""
+    rules = [
+        rule
+        for one in of_kind(manifests, "NetworkPolicy")
+        for rule in one["spec"]["ingress"]
+        if "ports" not in rule or "keda" in {port["port"] for port in rule["ports"]}
+    ]
+    services = [
+        one for one in of_kind(manifests, "Service") if "keda" in {port["name"] for port in one["spec"]["ports"]}
+    ]
+    told = [one for one, container in workloads(manifests) if "keda" in {port["name"] for port in container["ports"]}]
+    assert len(rules) == len(services) == len(told) <= 1
+    for rule, service, workload in zip(rules, services, told, strict=True):
+        # One peer with both selectors; two peers would be this namespace's pods of that name, or all pods of that one.
+        assert rule["from"] == [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}},
+                "podSelector": {"matchLabels": {"app": "keda-operator"}},
+            }
+        ]
+        assert workload["spec"]["replicas"] == 1, "a second one would wait for a lease and have nothing to tell"
+        policy = policy_of(manifests, workload)
+        assert policy is not None
+        assert {pool.mode for pool in policy.scaling.pools} == {Mode.ADVISE}, "no other mode's size is told"
+        assert {pool.actuator.type for pool in policy.scaling.pools} == {"dry_run"}, "the number is KEDA's"
+        (port,) = service["spec"]["ports"]
+        address = f"{service['metadata']['name']}.{service['metadata']['namespace']}:{port['port']}"
+        assert f'scalerAddress: "{address}"' in (DEPLOY.parent / "autoscaler" / "README.md").read_text()
 
 
 def test_probes_ask_what_answers_without_a_token(manifests: tuple[Manifest, ...]) -> None:
@@ -210,12 +245,12 @@ def test_images_have_this_version_and_no_registry(manifests: tuple[Manifest, ...
 
 
 def test_whoever_may_run_twice_has_a_lease(manifests: tuple[Manifest, ...]) -> None:
-    """A roll-out has two for a while, too, where it starts the new one first."""
+    """A roll-out has two for a while, too, where it starts the new one first. Where KEDA acts nobody of ours does."""
     found = [one for one, _ in workloads(manifests) if one["kind"] == "Deployment"]
     for workload in found:
         policy = policy_of(manifests, workload)
         assert policy is not None
-        assert policy.scaling.lease is not None
+        assert (policy.scaling.lease is None) == (policy.scaling.keda is not None)
     assert found
 
 
