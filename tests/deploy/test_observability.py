@@ -18,7 +18,16 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from autoscaler.fleet import Phase
-from autoscaler.metrics import ControlMetrics, PeerMetrics, SourceMetrics, StoreMetrics
+from autoscaler.metrics import (
+    ControlMetrics,
+    ForecastMetrics,
+    ForecastState,
+    PeerMetrics,
+    SourceMetrics,
+    StoreMetrics,
+)
+from autoscaler.policy.forecast import ForecastingSettings
+from forecaster.quantiles import Forecast
 from lb.effects import Outcome
 from lb.errors import Reason
 from lb.gateway import Gateway
@@ -46,8 +55,14 @@ VALUES = {
     "state": {*ReplicaState, *GpuState, *Phase, "desired"},
     "fault": {*DriverFault},
     "cause": {"blocked", "repeated"},
+    "horizon": {f"{horizon_s:g}" for horizon_s in ForecastingSettings().horizons_s},
+    "quantile": {f"{level:g}" for level in ForecastingSettings().quantiles},
 }
-"""Values of labels that are a vocabulary of the code."""
+"""Values of labels that are a vocabulary of the code, or of the defaults of a policy."""
+FORECAST = Forecast(
+    made_at_s=0, step_s=300, horizons_s=(300.0,), quantiles=(0.5,), values=((600.0,),), model="m", reason="",
+    score_ratio=0.9, coverage=(0.5,), trusted=True, trust_reason="",
+)  # fmt: skip
 EVERYWHERE = {"up": {"job"}}
 """What Prometheus itself makes of each target."""
 
@@ -79,6 +94,7 @@ async def exported() -> dict[str, set[str]]:
     SourceMetrics(registry, tuple, gateway.now)
     PeerMetrics(registry, tuple, gateway.now)
     ControlMetrics(registry)
+    ForecastMetrics(registry, lambda: [ForecastState("p", FORECAST, 20.0, 0.1, 0)], lambda: 0)
     StoreMetrics(registry, lambda: (0, 0, 0))
     found = _export(registry)
     gateway.close()
@@ -95,6 +111,12 @@ def _panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from panel.get("panels", ())
 
 
+def _filled(expression: str) -> str:
+    for variable, value in (("$__rate_interval", "5m"), ("$model", ".*"), ("$pool", ".*")):
+        expression = expression.replace(variable, value)
+    return expression
+
+
 def _expressions() -> Iterator[tuple[str, str]]:
     """Where it stands, and the expression with Grafana's variables filled in."""
     for rule in _alerts():
@@ -106,7 +128,7 @@ def _expressions() -> Iterator[tuple[str, str]]:
         ]
         found += [(one["name"], one["expr"]) for one in dashboard["annotations"]["list"]]
         for title, expression in found:
-            yield title, expression.replace("$__rate_interval", "5m").replace("$model", ".*")
+            yield title, _filled(expression)
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
                 yield (
@@ -181,6 +203,44 @@ def test_a_dashboard_is_whole(path: Path) -> None:
             thresholds = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
             assert thresholds[0] is None
             assert thresholds[1:] == sorted(thresholds[1:])
+
+
+def test_everything_that_is_known_of_forecasts_is_shown(exported: dict[str, set[str]]) -> None:
+    shown = {name for _, expression in EXPRESSIONS for name in metrics(expression)}
+    assert {name for name in exported if "forecast" in name} <= shown
+
+
+def test_a_forecast_is_shown_at_the_time_that_it_was_made_for() -> None:
+    """Shifted by its own horizon: what was said of now lies beside what is now."""
+    shifted = [
+        (horizon, offset)
+        for _, expression in EXPRESSIONS
+        for horizon, offset in re.findall(r'horizon="(\d+)"[^}]*\} offset (\d+)m', expression)
+    ]
+    assert len(shifted) >= 2, "a middle and an upper edge"
+    assert all(int(horizon) == 60 * int(offset) for horizon, offset in shifted)
+
+
+def test_what_a_panel_does_to_one_of_its_lines_finds_that_line() -> None:
+    """Overrides go by the name in the legend; one that fits none does nothing, silently."""
+    named = 0
+    for path in DASHBOARDS:
+        for panel in _panels(json.loads(path.read_text())):
+            legends = {target["legendFormat"] for target in panel.get("targets", ())}
+            for one in panel.get("fieldConfig", {}).get("overrides", ()):
+                asked = {one["matcher"]["options"]}
+                asked |= {each["value"] for each in one["properties"] if each["id"] == "custom.fillBelowTo"}
+                assert asked <= legends, f"{panel['title']}: no line is called {sorted(asked - legends)}"
+                named += 1
+    assert named
+
+
+def test_a_variable_that_is_used_is_defined() -> None:
+    for path in DASHBOARDS:
+        dashboard = json.loads(path.read_text())
+        defined = {one["name"] for one in dashboard["templating"]["list"]}
+        used = set(re.findall(r"\$\{?([a-z]\w*)", json.dumps(dashboard["panels"])))
+        assert used == defined
 
 
 def test_every_alert_that_wakes_somebody_is_tried() -> None:
