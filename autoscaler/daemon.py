@@ -189,8 +189,8 @@ class Daemon:
     async def _start(self) -> None:
         """Learn of the replicas, then listen: the first client finds them in place."""
         self._gateway.subscribe(_log_change)
-        self._metrics.pauses.start()
-        self._roots.start("loop lag", self._metrics.pauses.run())
+        # What was imported is half a million objects; a collection while weeks of history are read need not see them.
+        settle_memory()
         self._sources.follow(self._wanted_sources)
         await asyncio.sleep(0)
         await self._feeds.start()
@@ -202,6 +202,10 @@ class Daemon:
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon, "SIGHUP")
         sockets = inherited_sockets(self._environ, os.getpid())
+        settle_memory()
+        # From here on somebody may wait for the loop; before, what holds it up delays nobody's stream.
+        self._metrics.pauses.start()
+        self._roots.start("loop lag", self._metrics.pauses.run())
         address = await self._listen(sockets)
         try:
             await self._admin.start()
@@ -213,7 +217,6 @@ class Daemon:
             self._metrics.reloaded(Reload(ok=True, at=self._clock.wall(), policy_hash=self._loaded.digest))
         if self._notifier.watchdog_s is not None:
             self._roots.start("watchdog", self._show_life(self._notifier.watchdog_s / 2))
-        settle_memory()
         self._state = "ready"
         if self._told is not None:
             log.warning(self._told)

@@ -74,6 +74,25 @@ async def test_a_restart_leaves_a_gap_and_keeps_what_was(world: World) -> None:
     assert len(series) == 15
 
 
+async def test_a_long_past_is_taken_back_a_day_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the event loop is held for milliseconds, and little garbage is alive at any moment."""
+    world.store.record_bins([Bin("m", int(WALL) - 60 * age, 5.0, 1.0, 1.0) for age in range(1, 4_321)])
+    sizes = []
+    bins = world.store.bins
+
+    async def watched(model: str, since_s: float, until_s: float | None = None) -> list[Bin]:
+        found = await bins(model, since_s, until_s)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(world.store, "bins", watched)
+    assert await world.recorder.recall() == 4_320
+    assert sum(sizes) == 4_320, "each minute is read once"
+    assert max(sizes) <= 1_440
+    series = world.recorder.history.series("m", Quantity.REQUESTS, now_s=WALL)
+    assert (len(series), series.values.tolist()) == (4_320, [5.0] * 4_320)
+
+
 async def test_what_is_filled_in_from_elsewhere_is_recalled(world: World) -> None:
     world.store.record_bins([Bin("m", int(WALL) - 60 * age, 5.0, 1.0, 1.0) for age in range(1, 11_001)], keep=True)
     assert await world.recorder.recall() == 11_000
