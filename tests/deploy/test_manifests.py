@@ -15,7 +15,7 @@ from lb.address import parse_address
 from lb.admin.guard import OPEN_PATHS
 from lb.endpoint import parse_url
 from tests.deploy.conftest import DEPLOY
-from tests.deploy.kustomize import Manifest, containers, pod_spec
+from tests.deploy.kustomize import Manifest, build, containers, pod_spec
 
 POLICIES = sorted(DEPLOY.rglob("policy.yaml")) + sorted((DEPLOY / "policies").glob("*.yaml"))
 POLICY_FOLDER = "/etc/tidegate"
@@ -211,6 +211,33 @@ def test_resources_are_bounded_and_latency_is_not_throttled(manifests: tuple[Man
         resources = container["resources"]
         assert set(resources["requests"]) == {"cpu", "memory"}
         assert set(resources["limits"]) == {"memory"}, "a CPU limit stops the event loop for tens of milliseconds"
+
+
+UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
+CONTROLLER_BYTES = 512 << 20
+"""Of a controller without what forecasts: three times what it had with 45 days of ten pools."""
+
+
+def limit_of(container: Manifest) -> int:
+    """In bytes."""
+    written = container["resources"]["limits"]["memory"]
+    return int(written[:-2]) * UNITS[written[-2:]]
+
+
+def test_what_forecasts_reaches_its_own_bound_before_that_of_the_pod(manifests: tuple[Manifest, ...]) -> None:
+    """Past `forecast.memory` one pool goes without forecast; past the pod's limit the kernel ends whatever it likes."""
+    (balancing,) = [one for one in build(DEPLOY / "kubernetes" / "base") if one["kind"] == "DaemonSet"]
+    balancer_bytes = limit_of(containers(balancing)[0])
+    forecasting = 0
+    for workload, container in workloads(manifests):
+        policy = policy_of(manifests, workload)
+        if policy is None or not (policy.forecast.enabled and policy.scaling.pools):
+            continue
+        forecasting += 1
+        serves = "http" in {port["name"] for port in container["ports"]}
+        rest = balancer_bytes if serves else CONTROLLER_BYTES
+        assert limit_of(container) >= policy.forecast.memory_bytes + rest
+    assert forecasting == 1, "the controller, and no balancer beside it"
 
 
 def test_accounts_classes_and_roles_that_are_named_exist(manifests: tuple[Manifest, ...]) -> None:
