@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
 MARK = "TIDEGATE_REPLICA"
 """Variable that every replica's process has: its record's file, by which it is found again if nobody noted its pid."""
+
+
+_LOOK_S = 0.005
+"""Threads end within microseconds of a free core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +53,23 @@ def lives(pid: int, ticks: int) -> bool:
     return found is not None and found.ticks == ticks and found.alive
 
 
-def reap(pid: int) -> int | None:
-    """The wait status of a child of ours that ended; None: it runs, or it is nobody's that we could ask."""
-    try:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return status if ended == pid else None
+def reap(pid: int, patience_s: float = 0.0) -> int | None:
+    """The wait status of a child of ours that ended; None: it runs, or it is nobody's that we could ask.
+
+    The first thread of a process is a zombie before the others have ended, and only then the status can be had:
+    `patience_s` is for that.
+    """
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if ended == pid:
+            return status
+        if time.monotonic() >= until:
+            return None
+        time.sleep(_LOOK_S)
 
 
 def members(session: int, ticks: int) -> list[Stat]:
@@ -107,7 +122,7 @@ def marked(mark: str) -> Stat | None:
 def ended_how(status: int | None) -> str:
     """A wait status in words."""
     if status is None:
-        return "ended (how is not known: it was started by an earlier process)"
+        return "ended (how is not known: it was started by an earlier process, or a thread of it hangs)"
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return f"ended by itself with exit status {code}"

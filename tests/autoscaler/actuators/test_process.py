@@ -97,6 +97,29 @@ async def test_one_that_dies_is_failed_and_its_workers_go_with_the_stop(make: Ma
     await actuator.close()
 
 
+LEADER_ENDS = """
+import ctypes, os, platform, threading, time
+def last():
+    time.sleep(0.3)
+    os._exit(7)
+threading.Thread(target=last).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # exit(2): this thread only
+"""
+
+
+def test_how_a_process_ended_is_known_once_its_last_thread_has() -> None:
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-c", LEADER_ENDS], os.environ)
+    while (found := procfs.stat(pid)) is not None and found.alive:
+        time.sleep(0.001)
+    assert found is not None
+    assert found.state == "Z"
+    assert procfs.reap(pid) is None
+    status = procfs.reap(pid, 30.0)
+    assert status is not None
+    assert os.waitstatus_to_exitcode(status) == 7
+    assert procfs.reap(pid, 30.0) is None, "it is nobody's any more"
+
+
 async def test_a_process_that_got_the_same_number_later_is_never_signalled(make: Make) -> None:
     world = make()
     bystander = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
