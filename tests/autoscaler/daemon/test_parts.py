@@ -7,6 +7,8 @@ import logging
 import os
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from lb.endpoint import Endpoint
 from lb.settings import AdminSettings, BackendSettings, FileSource, LbSettings, LimitSettings, TlsSettings
 from lb.sources import build_sources
 
+REPOSITORY = Path(__file__).parents[3]
 CLOCK = Clock(lambda: 10.0, lambda: 0.0)
 
 
@@ -259,3 +262,36 @@ def test_what_needs_a_restart_is_said() -> None:
     assert restart_needed(LbSettings(tls=tls), with_ca) == ["lb.tls.client_ca needs a restart"]
     other = LbSettings(tls=TlsSettings(certificate="c2", key="k2"))
     assert restart_needed(LbSettings(tls=tls), other) == [], "a new certificate is read with a reload"
+
+
+ORDER = """
+import gc
+from autoscaler import daemon
+from autoscaler.errors import StartError
+from autoscaler.policy.load import parse
+
+done = []
+daemon.settle_memory = lambda: done.append("memory settled")
+real = daemon.Scaling.start
+
+async def start(self, prepared):
+    done.append("history")
+    await real(self, prepared)
+
+async def listen(self, sockets):
+    done.append("listening" if self._metrics.pauses._collected in gc.callbacks else "not watched")
+    raise StartError("far enough")
+
+daemon.Scaling.start = start
+daemon.Daemon._listen = listen
+try:
+    daemon.run_daemon(parse("lb: {listen: 127.0.0.1:0, admin: {listen: 127.0.0.1:0}}"))
+except StartError:
+    print(*done, sep=", ")
+"""
+
+
+def test_collections_are_settled_before_the_history_and_before_anybody_may_wait() -> None:
+    """Half a million imported objects walked through again and again, and pauses counted that nobody had."""
+    ran = subprocess.run([sys.executable, "-c", ORDER], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert ran.stdout == "memory settled, history, memory settled, listening\n"
