@@ -40,6 +40,8 @@ class Outcome(StrEnum):
     """A stream that ended without its proper end."""
     INVALID = "invalid"
     """Not HTTP, or broken framing."""
+    HUNG = "hung"
+    """Taken back before its first byte from a replica that hangs, or that lost it while it hung."""
     ABORTED = "aborted"
     """Ended by Tidegate: shutdown grace or drain deadline passed."""
 
@@ -148,6 +150,13 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Nothing will come of this routed request where it is: `retry` it. Where that gives None it waits on."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaChanged:
     """A replica moved between states; for the log and the counters."""
 
@@ -158,6 +167,6 @@ class ReplicaChanged:
 
 
 Decision = Routed | Queued | Rejected
-Effect = Routed | Rejected | Abort | ReplicaChanged
+Effect = Routed | Rejected | Abort | Withdraw | ReplicaChanged
 Effects = tuple[Effect, ...] | list[Effect]
 NO_EFFECTS: tuple[Effect, ...] = ()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from lb.balancer import Balancer
-from lb.effects import Abort, Effects, Rejected, ReplicaChanged, Routed
+from lb.effects import Abort, Effects, Rejected, ReplicaChanged, Routed, Withdraw
 from lb.endpoint import Endpoint
 from lb.replica import GpuReading
 from lb.runtime import ProbeResult, RuntimeLoad
@@ -34,6 +34,9 @@ class Waiter(Protocol):
 
     def on_abort(self, effect: Abort) -> None:
         """It must end now."""
+
+    def on_withdraw(self, effect: Withdraw) -> None:
+        """Another replica may do better."""
 
 
 class Gateway:
@@ -141,6 +144,8 @@ class Gateway:
                     waiter.on_routed(effect)
                 elif isinstance(effect, Rejected):
                     waiter.on_rejected(effect)
+                elif isinstance(effect, Withdraw):
+                    waiter.on_withdraw(effect)
                 else:
                     waiter.on_abort(effect)
             except Exception:

@@ -132,6 +132,13 @@ def _leave_prefill(replica: Replica, entry: Entry, now: float) -> None:
         replica.free_at = now + left_s
 
 
+def set_aside(replica: Replica, entry: Entry, now: float) -> None:
+    """A stream whose first byte will not come holds up no prompt behind it."""
+    if entry.waits_prefill:
+        _leave_prefill(replica, entry, now)
+        touch(replica)
+
+
 def stream_left(replica: Replica, entry: Entry, remaining: float) -> None:
     """A stream has gone on; `remaining` output tokens are expected of it now."""
     replica.stream_tokens = max(0.0, replica.stream_tokens + remaining - entry.remaining)

@@ -190,6 +190,8 @@ class Replica:
     trial: Ticket | None = None
     progress_at: float = 0.0
     """When it last showed life: a token, an answer, or its own counters rising."""
+    silent_at: float = -inf
+    """When it was last seen to give no token although streams run on it and no prompt should hold them up."""
     progress_tokens: float = 0.0
     """Its token counters at the last reading."""
     drain_at: float | None = None

@@ -12,7 +12,7 @@ _MINUTE_S = 60.0
 UNSENT = frozenset({Outcome.CONNECT_FAILED, Outcome.CONNECT_TIMEOUT})
 """Nothing reached the replica, so nothing can have been executed: tried again at no cost."""
 
-_ALWAYS = UNSENT | {Outcome.RESET, Outcome.LOADING, Outcome.OVERLOADED, Outcome.TERMINATING}
+_ALWAYS = UNSENT | {Outcome.RESET, Outcome.LOADING, Outcome.OVERLOADED, Outcome.TERMINATING, Outcome.HUNG}
 
 _GATEWAY_STATUS = frozenset({502, 503, 504})
 """Said by a proxy in front of the runtime, or by one that is leaving; the request itself is not to blame."""

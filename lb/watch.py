@@ -6,11 +6,11 @@ from dataclasses import replace
 from math import inf, isfinite
 from typing import Any
 
-from lb.effects import Effect
+from lb.effects import Effect, Withdraw
 from lb.fleet import Fleet
 from lb.health.lifecycle import LifeEvent
-from lb.health.progress import hung
-from lb.ledger import decay
+from lb.health.progress import hung, lost, silent, unanswered
+from lb.ledger import Entry, decay, set_aside
 from lb.pools import Pool
 from lb.replica import GpuReading, GpuState, Replica, ReplicaState, pace_of
 from lb.routing.scorers.curiosity import FRESH_S
@@ -219,11 +219,26 @@ class Watch:
                 fleet.router.settle(replica)
             if now - replica.load_at > stale_s + self._settings.health.timeout_s:
                 self._stale(replica, now)
-            if replica.selectable:
-                why = hung(replica, now, self._settings.health)
-                if why is not None:
-                    fleet.eject(replica, why, now, effects)
+            if replica.in_flight:
+                self._listen(replica, now, effects)
         fleet.enforce_drains(now, effects)
+
+    def _listen(self, replica: Replica, now: float, effects: list[Effect]) -> None:
+        """Notice silence, and take back what will not be answered."""
+        health = self._settings.health
+        if silent(replica, now, health):
+            replica.silent_at = now
+        why = hung(replica, now, health)
+        if why is not None:
+            if replica.selectable:
+                self._fleet.eject(replica, why, now, effects)
+            effects.extend(Withdraw(ticket) for ticket in unanswered(replica))
+            return
+        for ticket in lost(replica, now):
+            entry = ticket.core
+            assert isinstance(entry, Entry)
+            set_aside(replica, entry, now)  # else it looks ever later, and the replica ever worse
+            effects.append(Withdraw(ticket))
 
     def _ramp(self, replica: Replica, now: float) -> None:
         ramp = replica.ramp

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lb.effects import Ticket
+from lb.ledger import Entry
 from lb.replica import Replica
 from lb.settings import HealthSettings
 
@@ -11,6 +13,63 @@ UNLEARNED_S = 60.0
 """Least silence while the speed model rests on its prior: a model on a CPU may take a minute for a prompt."""
 _LEARNED = 8
 """Observations from which the model's predictions are trusted with an accusation."""
+
+
+SILENT_S = 2.0
+"""Silence that is worth remembering, and lateness beyond `LATE_FACTOR` after which a request that lived through it is
+missed: longer than pauses of a garbage collector or of a busy host."""
+
+
+def silent(replica: Replica, now: float, settings: HealthSettings) -> bool:
+    """Whether streams run on `replica`, no prompt should be holding them up, and no token comes."""
+    if replica.in_flight <= replica.unary:
+        return False
+    step_s = replica.speed.step_s(replica.in_flight, replica.kv_tokens)
+    allowed = max(SILENT_S, settings.progress_steps * step_s)
+    return now - max(replica.progress_at, replica.free_at) > allowed
+
+
+def unanswered(replica: Replica) -> list[Ticket]:
+    """Streams on `replica` without a first byte: another one can still take them.
+
+    Answers in one piece are not among them. Their progress cannot be seen, and one that is merely long would be begun
+    again elsewhere.
+    """
+    return [ticket for ticket in replica.tickets if ticket.info.stream and not ticket.first_byte_at]
+
+
+def lost(replica: Replica, now: float) -> list[Ticket]:
+    """Streams that a replica no longer knows of, although it works: it swallowed them while it hung.
+
+    Such a stream was there in a silence, and its first byte is missing `LATE_FACTOR` times over, had no cache helped
+    with any prompt. And either one that was sent later has been served, or tokens come and the replica itself says that
+    nothing waits.
+    """
+    if not replica.waiting:
+        return []
+    load, pace, silent_at = replica.load, replica.pace, replica.silent_at
+    none_waits = (
+        load is not None
+        and load.waiting == 0.0
+        and replica.load_at > silent_at
+        and now - replica.progress_at <= SILENT_S
+    )
+    found: list[Ticket] = []
+    late: list[Ticket] = []
+    whole_s = 0.0
+    for ticket in replica.tickets:
+        if ticket.first_byte_at and ticket.info.stream:
+            found += late
+            late = []
+        elif ticket.routed_at <= silent_at:
+            entry = ticket.core
+            assert isinstance(entry, Entry)
+            if entry.waits_prefill:
+                tokens = entry.prompt
+                whole_s += pace.prefill_s + tokens * (pace.token_s + tokens * pace.token2_s)
+                if now - ticket.routed_at > SILENT_S + LATE_FACTOR * (entry.ahead_s + whole_s):
+                    late.append(ticket)
+    return found + late if none_waits else found
 
 
 def hung(replica: Replica, now: float, settings: HealthSettings) -> str | None:

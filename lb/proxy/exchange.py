@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lb.effects import Abort, Effects, Outcome, Queued, Rejected, Routed, Ticket
+from lb.effects import Abort, Effects, Outcome, Queued, Rejected, Routed, Ticket, Withdraw
 from lb.errors import Reason
 from lb.proxy.intake import Plan, common_lines, may_use, read_early
 from lb.proxy.record import record_of
@@ -106,6 +106,11 @@ class Exchange:
         """A drain's deadline has passed."""
         self._fail(Outcome.ABORTED, effect.reason)
 
+    def on_withdraw(self, effect: Withdraw) -> None:
+        """The replica hangs. Without room or budget elsewhere the request stays where it is."""
+        if (silent := self.connection) is not None and not self.started and self._retry(Outcome.HUNG):
+            silent.abort()
+
     def _dispatch(self) -> None:
         ticket = self.ticket
         assert ticket is not None
@@ -172,9 +177,8 @@ class Exchange:
             self.client.reading(writable)
 
     def client_writable(self, writable: bool) -> None:
-        connection = self.connection
-        if connection is not None:
-            connection.resume() if writable else connection.pause()
+        if self.connection is not None:
+            self.connection.resume() if writable else self.connection.pause()
 
     def response_whole(self, connection: UpstreamConnection, lines: bytes, body: bytes) -> None:
         """A complete reply with a known length, in one piece: how nearly all that is not streamed arrives."""
@@ -322,12 +326,10 @@ class Exchange:
             return
         reason, status, message = failure_of(outcome, why)
         self._free()
-        started = self.started
-        if not started:
+        if not self.started:
             self.status = status
         self._end(outcome, reason, None)
-        if started:
-            assert self._relay is not None
+        if self._relay is not None and self._relay.started:
             self._relay.cut(reason, message)
         else:
             self._reply_error(status, reason, message, None)
@@ -337,8 +339,7 @@ class Exchange:
         if self.done:
             return
         self._free()
-        started = self.started
-        if not started:
+        if not (started := self.started):
             self.status = 499
         tunnel_end = self.client.tunnelling and started
         outcome = Outcome.WRITE_STALLED if stalled else Outcome.OK if tunnel_end else Outcome.CLIENT_CLOSED

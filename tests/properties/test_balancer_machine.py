@@ -25,6 +25,7 @@ from lb.effects import (
     Routed,
     Ticket,
     TicketState,
+    Withdraw,
 )
 from lb.endpoint import Endpoint
 from lb.health.lifecycle import TRANSITIONS
@@ -91,10 +92,32 @@ class BalancerMachine(RuleBasedStateMachine):
             elif isinstance(effect, Abort):
                 assert effect.ticket.state is TicketState.ROUTED
                 self.aborted.add(effect.ticket)
+            elif isinstance(effect, Withdraw):
+                self.withdraw(effect.ticket)
             else:
                 assert isinstance(effect, ReplicaChanged)
                 assert (effect.previous, effect.current) in MOVES, effect
         self.everyone.update(dict.fromkeys(self.balancer.replicas.values()))
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Only what another replica can still take is withdrawn, and where none does, it stays."""
+        old = ticket.replica
+        assert ticket.state is TicketState.ROUTED
+        assert ticket.info.stream
+        assert not ticket.first_byte_at
+        assert old is not None
+        decision = self.balancer.retry(ticket, Outcome.HUNG, self.now)
+        if decision is None:
+            assert ticket.replica is old
+            assert ticket in old.tickets
+        elif isinstance(decision, Routed):
+            self.was_routed(ticket)
+            assert ticket.replica is not old
+        elif isinstance(decision, Rejected):
+            assert ticket.state is TicketState.FINISHED
+            del self.open[ticket]
+            self.rejected += 1
+        self.apply(self.balancer.poll(self.now))
 
     def was_routed(self, ticket: Ticket) -> None:
         """Each new assignment goes to a replica that may take it."""

@@ -178,3 +178,39 @@ async def test_e06_a_frozen_replica_is_out_within_three_probes(make_world: MakeW
     assert len(world.upstreams[0].bodies) == before
     await prober.stop()
     await client.close()
+
+
+async def test_e05_what_waits_on_a_replica_that_hangs_is_answered_by_another(make_world: MakeWorld) -> None:
+    world = await make_world(replicas=2, health={"progress_min_s": 0.5}, cost={"output_tokens": 16})
+    for replica in world.gateway.balancer.replicas.values():
+        for _ in range(10):
+            replica.speed.learn_steps(1, 500, 0.002, 50)  # silence can be judged where the speed is known
+    silent = world.upstreams[0]
+    silent.script = hang
+    streams = [asyncio.create_task(world.ask(chat(stream=True))) for _ in range(8)]
+    await eventually(lambda: len(silent.requests) >= 2, what="requests on the silent replica")
+    stuck = len(silent.requests)
+    responses = await asyncio.gather(*streams)
+    assert {response.status for response in responses} == {200}
+    assert all(response.complete and b"[DONE]" in response.body for response in responses)
+    assert is_out(world, silent)
+    assert "no answer" in world.gateway.balancer.replicas[silent.url].reason
+    assert sum(record.attempts == 2 for record in world.recorder.records) == stuck
+    await eventually(lambda: silent.open_connections == 0, what="the hung replica to be freed")
+
+
+async def test_e05_an_answer_in_one_piece_is_never_begun_twice_for_silence(make_world: MakeWorld) -> None:
+    world = await make_world(replicas=2, health={"progress_min_s": 0.5}, cost={"output_tokens": 16})
+    for replica in world.gateway.balancer.replicas.values():
+        for _ in range(10):
+            replica.speed.learn_steps(1, 500, 0.002, 50)
+
+    async def slow(connection: Connection, request: Request) -> None:
+        await asyncio.sleep(3.0)
+        await connection.send(reply())
+
+    for upstream in world.upstreams:
+        upstream.script = slow
+    assert (await world.ask(chat())).status == 200
+    assert any(is_out(world, upstream) for upstream in world.upstreams), "the silence went unnoticed"
+    assert sum(len(upstream.requests) for upstream in world.upstreams) == 1
