@@ -6,6 +6,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from lb.surfaces.long_strings import LEAST_BODY_BYTES, MARK_BYTES, Shortened, shortened
+
 Raw = msgspec.Raw
 NOTHING = msgspec.Raw()
 """A field that is not there; false in a condition, as its length is 0."""
@@ -26,12 +28,13 @@ class FieldReader(Generic[Shape]):
     parsers are lenient too ("100" for 100); the rest keeps its default.
     """
 
-    __slots__ = ("_fields", "_lenient", "_shape", "_strict")
+    __slots__ = ("_fields", "_lenient", "_raws", "_shape", "_strict")
 
     def __init__(self, shape: type[Shape]) -> None:
         self._shape = shape
         self._strict = msgspec.json.Decoder(shape)
         self._fields = msgspec.structs.fields(shape)
+        self._raws = tuple(field.name for field in self._fields if field.type is msgspec.Raw)
         raw = msgspec.defstruct(
             f"Raw{shape.__name__}",
             [(field.name, msgspec.Raw, NOTHING) for field in self._fields],
@@ -40,11 +43,31 @@ class FieldReader(Generic[Shape]):
         self._lenient = msgspec.json.Decoder(raw)
 
     def read(self, body: bytes | Raw) -> Shape | None:
-        """The fields; None for a body that is not a JSON object."""
+        """The fields; None for a body that is not a JSON object. Of a long body, `bytes` may stand for `Raw`."""
+        if len(body) >= LEAST_BODY_BYTES and isinstance(body, bytes):
+            short = shortened(body)
+            if short is not None:
+                found = self._read_short(short)
+                if found is not None:
+                    return found
         try:
             return self._strict.decode(body)
         except _UNREADABLE:
             return self._read_leniently(body)
+
+    def _read_short(self, short: Shortened) -> Shape | None:
+        """The fields of a body without its long strings, which are put back; None if that cannot be done."""
+        try:
+            found = self._strict.decode(short.body)
+        except _UNREADABLE:
+            return None
+        for name in self._raws:
+            part: Raw = getattr(found, name)
+            if len(part) > MARK_BYTES:
+                whole = short.restored(bytes(part))
+                if whole is not None:
+                    setattr(found, name, whole)
+        return None if short.left else found
 
     def _read_leniently(self, body: bytes | Raw) -> Shape | None:
         try:

@@ -7,7 +7,6 @@ tokens, and the ratio of bytes to tokens is learned from what runtimes count.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
@@ -54,7 +53,7 @@ def set_text(info: RequestInfo, *parts: Raw) -> None:
     Sets prompt_bytes, prompt_wide_ratio and prefix. `info.model` and `info.adapter` must be set before, as replicas
     share no cache between models.
     """
-    data = b"".join(parts)
+    data = joined(parts)
     size = len(data)
     if size == 0:
         return
@@ -62,8 +61,10 @@ def set_text(info: RequestInfo, *parts: Raw) -> None:
     if size > PREFIX_BLOCK_BYTES:
         data, blobs = without_blobs(data)
         size = len(data)
-    escapes = _estimated(data, size, _count_escapes) if data.find(b"\\") >= 0 else 0.0
-    high = 0.0 if data.isascii() else _estimated(data, size, _count_high)
+    sample = sampled(data, size)
+    share = size / len(sample)
+    escapes = share * sample.count(b"\\u") if sample.find(b"\\") >= 0 else 0.0
+    high = 0.0 if sample.isascii() else share * _count_high(sample)
     if escapes:
         size -= int(3.0 * escapes)  # \uXXXX is 6 bytes of JSON and about 3 of UTF-8
     info.prompt_bytes = size + blobs * BLOB_TEXT_BYTES
@@ -118,9 +119,8 @@ def prefix_hashes(seed: int, data: bytes) -> tuple[int, ...]:
         return ()
     hashes: list[int] = []
     digest = xxh3_64_intdigest
-    view = memoryview(data)
     for start in range(0, end, PREFIX_BLOCK_BYTES):
-        seed = digest(view[start : start + PREFIX_BLOCK_BYTES], seed)
+        seed = digest(data[start : start + PREFIX_BLOCK_BYTES], seed)
         hashes.append(seed)
     return tuple(hashes)
 
@@ -165,23 +165,34 @@ def _is_solid(data: bytes, start: int, end: int) -> bool:
     return all(_BLOB.match(data, at) is not None for at in (start + third, end - third, end - _BLOB_WINDOW - 4))
 
 
-def _count_escapes(window: bytes) -> int:
-    return window.count(b"\\u")
+def _count_high(sample: bytes) -> int:
+    return len(sample) - len(sample.translate(None, _HIGH_BYTES))
 
 
-def _count_high(window: bytes) -> int:
-    return len(window) - len(window.translate(None, _HIGH_BYTES))
-
-
-def _estimated(data: bytes, size: int, count: Callable[[bytes], int]) -> float:
-    """Total of `count` over `data`, exact for short texts, else from one window or, for long ones, four."""
+def sampled(data: bytes, size: int) -> bytes:
+    """What stands for all of `data` when its characters are counted: a short text itself, one window from the middle,
+    or four windows of a long one."""
     if size <= _WINDOW:
-        return float(count(data))
+        return data
     if size < 8 * _WINDOW:
         start = (size - _WINDOW) // 2
-        return count(data[start : start + _WINDOW]) * size / _WINDOW
+        return data[start : start + _WINDOW]
     eighth = size // 8
-    found = sum(
-        count(data[start : start + _WINDOW]) for start in (eighth, 3 * eighth, 5 * eighth, 7 * eighth - _WINDOW)
+    second, third, last = 3 * eighth, 5 * eighth, 7 * eighth - _WINDOW
+    return (
+        data[eighth : eighth + _WINDOW]
+        + data[second : second + _WINDOW]
+        + data[third : third + _WINDOW]
+        + data[last : last + _WINDOW]
     )
-    return found * size / (4 * _WINDOW)
+
+
+def joined(parts: tuple[Raw, ...]) -> bytes:
+    """`parts` as one; no copy if only one of them is there and it is `bytes`."""
+    only: object = b""
+    for part in parts:
+        if len(part):
+            if only:
+                return b"".join(parts)
+            only = part
+    return only if isinstance(only, bytes) else b"".join(parts)
