@@ -10,7 +10,7 @@ from lb.effects import Ticket
 from lb.ledger import Entry
 from lb.replica import Replica
 from lb.request import RequestInfo
-from lb.routing.form import Form, Shape, early_seconds, overlap, seconds
+from lb.routing.form import Form, KeptForm, Shape, early_seconds, overlap, seconds
 from lb.routing.scorers import FIRST_TOKEN, SCORERS
 from lb.routing.scorers.prefix_affinity import cached_tokens
 from lb.routing.weighing import Weighing
@@ -60,7 +60,20 @@ class Explanation:
     """The cheapest first; empty for strategies that do not score, and for requests that waited."""
 
 
-_Candidate = tuple[Replica, str, bool, float, int, Shape, Sequence[Form], Sequence[Form]]
+class Candidate:
+    """What a decision saw of one replica. Made once and kept on the replica until its forms are renewed."""
+
+    __slots__ = ("free_at", "has_room", "live", "replica", "replica_id", "shape", "standing", "waiting")
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.replica_id = replica.endpoint.id
+        self.has_room = replica.in_flight < replica.limit
+        self.free_at = replica.free_at
+        self.waiting = replica.waiting
+        self.shape: Shape = replica.shape
+        self.live: Sequence[KeptForm] = replica.live
+        self.standing: Sequence[Form] = replica.standing
 
 
 class Record:
@@ -76,7 +89,7 @@ class Record:
         outcome: str,
         chosen: str | None,
         reason: str,
-        candidates: Sequence[_Candidate],
+        candidates: Sequence[Candidate],
         weighing: Weighing,
     ) -> None:
         self.info = info
@@ -89,12 +102,15 @@ class Record:
         self.weighing = weighing
 
 
-def snapshot(replicas: Sequence[Replica]) -> list[_Candidate]:
-    """References to the immutable forms by which a decision is made."""
-    return [
-        (one, one.endpoint.id, one.in_flight < one.limit, one.free_at, one.waiting, one.shape, one.live, one.standing)
-        for one in (replicas if len(replicas) <= MOST_CANDIDATES else replicas[:MOST_CANDIDATES])
-    ]
+def snapshot(replicas: Sequence[Replica]) -> list[Candidate]:
+    """What a decision sees: every replica's forms as they were renewed for it."""
+    found: list[Candidate] = []
+    for one in replicas if len(replicas) <= MOST_CANDIDATES else replicas[:MOST_CANDIDATES]:
+        seen = one.seen
+        if seen is None:
+            seen = one.seen = Candidate(one)
+        found.append(seen)
+    return found
 
 
 class Recent:
@@ -135,18 +151,19 @@ def _explain(record: Record) -> Explanation:
     )
 
 
-def _score(record: Record, candidate: _Candidate) -> CandidateScore:
-    replica, replica_id, has_room, free_at, waiting, shape, live, standing = candidate
+def _score(record: Record, candidate: Candidate) -> CandidateScore:
+    replica, shape = candidate.replica, candidate.shape
     entry, weighing = record.entry, record.weighing
     weights = weighing.weights
-    wait_s = free_at - record.at
+    wait_s = candidate.free_at - record.at
     if wait_s < 0.0:
-        wait_s = -wait_s if waiting else 0.0
+        wait_s = -wait_s if candidate.waiting else 0.0
     shared = overlap(shape[6], shape[7], entry.output)
     quad = entry.prompt * entry.prompt
     terms: dict[str, float] = {"wait": wait_s * weights["predicted_work"]}
     early_s = terms["wait"]
-    for names, forms in zip(weighing.names, (live, standing), strict=True):
+    live = [kept.form for kept in candidate.live]
+    for names, forms in zip(weighing.names, (live, candidate.standing), strict=True):
         for name, form in zip(names, forms, strict=True):
             weight = weights[name]
             terms[name] = weight * seconds(form, entry.prompt, quad, entry.output, entry.context, shared)
@@ -160,4 +177,4 @@ def _score(record: Record, candidate: _Candidate) -> CandidateScore:
         if name == "prefix_affinity":
             cached = cached_tokens(replica, entry)
     terms[FIRST_TOKEN] = weights[FIRST_TOKEN] * early_s
-    return CandidateScore(replica_id, has_room, sum(terms.values()), terms, int(shape[6]), cached)
+    return CandidateScore(candidate.replica_id, candidate.has_room, sum(terms.values()), terms, int(shape[6]), cached)

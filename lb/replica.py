@@ -13,11 +13,12 @@ from lb.endpoint import Endpoint
 from lb.health.outlier import Outlier
 from lb.health.probes import ProbeCount
 from lb.health.warmup import Ramp
-from lb.routing.form import NO_FORM, NO_SHAPE, Form, Shape
+from lb.routing.form import NO_FORM, NO_SHAPE, Form, KeptForm, Shape
 from lb.runtime import RuntimeLoad
 
 if TYPE_CHECKING:
     from lb.effects import Ticket
+    from lb.explain import Candidate
     from lb.roster import Roster
 
 
@@ -177,8 +178,10 @@ class Replica:
     standing_sum: Form = NO_FORM
     standing: tuple[Form, ...] = ()
     """Forms of the scorers that change only with observations, in the router's order."""
-    live: Sequence[Form] = ()
+    live: Sequence[KeptForm] = ()
     """Forms of the scorers that change with every request."""
+    seen: Candidate | None = None
+    """What decisions note of it, made by the first since the shape was renewed."""
     order_key: float = inf
     """Its place in the order of work of its pools."""
     rosters: list[Roster] = field(default_factory=list)

@@ -24,6 +24,15 @@ NO_FORM: Form = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 NO_SHAPE: Shape = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
+class KeptForm:
+    """A form to be kept: compiled, it is one object and not one for each number; each request makes some."""
+
+    __slots__ = ("form",)
+
+    def __init__(self, form: Form) -> None:
+        self.form: Form = form
+
+
 def add(total: Form, form: Form, early: float, late: float) -> Form:
     """`total` + `form`, its first three parts by the weight `early`, the others by `late`."""
     a, b, c, d, e, f = form

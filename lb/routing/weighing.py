@@ -8,7 +8,7 @@ from lb.errors import SettingsError
 from lb.ledger import Entry, decay
 from lb.replica import Replica
 from lb.request import RequestInfo
-from lb.routing.form import NO_FORM, Form, add
+from lb.routing.form import NO_FORM, Form, KeptForm, add
 from lb.routing.scorer import Preference, Scorer
 from lb.routing.scorers import FIRST_TOKEN, PREFERENCES, SCORERS, WEIGHTS
 from lb.settings import RoutingSettings
@@ -76,11 +76,11 @@ class Weighing:
         else:
             replica.decayed_at = now
         a, b, c, d, e, f = replica.standing_sum
-        forms = []
+        forms: list[KeptForm] = []
         settings = self.settings
         for early, late, scorer in self._live:
             form = scorer.form(replica, settings, now)
-            forms.append(form)
+            forms.append(KeptForm(form))
             p, q, r, s, t, u = form
             a += early * p
             b += early * q
@@ -95,6 +95,7 @@ class Weighing:
             # Requests that we did not send are taken to be like ours, or halfway through a default answer.
             left += (batch - own) * (left / own if own else FOREIGN_TOKENS)
         replica.shape = (a, b, c, d, e, f, batch, left)
+        replica.seen = None
 
     def concerned(self, entry: Entry, info: RequestInfo) -> list[tuple[str, float, Preference]]:
         return [item for item in self.preferences if item[2].concerns(entry, info)]
