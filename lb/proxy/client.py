@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from enum import IntEnum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from lb.errors import ProxyError, Reason
 from lb.proxy.body import BodyReader
@@ -30,27 +29,25 @@ _LINGER_S = 1.0
 """How long a refused client may go on sending before its connection is closed under it: closing at once would reset
 the connection and with it the error that explains the refusal."""
 _LINGER_BYTES = 65_536
+_HEAD: Final = 0
+_BODY: Final = 1
+_BUSY: Final = 2
+"""A request is in progress; what arrives belongs to the next."""
+_UPLOAD: Final = 3
+"""A request is in progress and its body still arrives."""
+_TUNNEL: Final = 4
+_CLOSING: Final = 5
 
 
-class _State(IntEnum):
-    HEAD = 0
-    BODY = 1
-    BUSY = 2
-    """A request is in progress; what arrives belongs to the next."""
-    UPLOAD = 3
-    """A request is in progress and its body still arrives."""
-    TUNNEL = 4
-    CLOSING = 5
-
-
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """One client connection. Reads one request at a time; bytes of further ones wait in `_buffer`."""
 
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
+        self._input = context.client_input
         self._reader = HeadReader(context.settings.limits, context.watched)
         self._plans = Finder(context.plans)
-        self._state = _State.HEAD
+        self._state = _HEAD
         self._buffer = bytearray()
         self._head: Head | None = None
         self._arrival: Exchange | None = None
@@ -70,8 +67,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer = ""
         self.tls = False
         self.http11 = True
-        self.tunnelling = False
-        self.upload_began = False
+        self.tunnelling = self.upload_began = False
         self.accepted: tuple[object, object, KeySettings | None] = (None, None, None)
         """The credentials that were accepted last on this connection, who said so, and whose they are."""
         self.deadline_at = NEVER
@@ -93,41 +89,47 @@ class ClientConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=context.settings.limits.stream_buffer_bytes)
         self._set_deadline(context.settings.timeouts.head_s)
 
-    def data_received(self, data: bytes) -> None:
-        state = self._state
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._input.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            if state == _State.HEAD:
-                if self._buffer:
-                    self._read_head(self._unbuffered() + data, first=False)
-                else:
-                    self._read_head(data, first=True)
-            elif state == _State.BODY:
-                self._read_body(data)
-            elif state == _State.BUSY:
-                self._buffer += data
-                if len(self._buffer) > _AHEAD_BYTES:
-                    self.reading(False)
-            elif state == _State.UPLOAD:
-                self._read_upload(data)
-            elif state == _State.TUNNEL:
-                assert self._exchange is not None
-                self._exchange.tunnel_upload(data)
+            if self._state == _HEAD and not self._buffer:
+                data, behind = self._input.apart(nbytes)
+                self._read_head(data, first=True, behind=behind)
             else:
-                self._window_bytes += len(data)
-                if self._window_bytes > _LINGER_BYTES:
-                    self.transport.abort()
+                self._received(self._input.whole(nbytes))
         except ProxyError as error:
             self._refuse(error)
 
+    def _received(self, data: bytes) -> None:
+        state = self._state
+        if state == _HEAD:
+            self._read_head(self._unbuffered() + data, first=False)
+        elif state == _BODY:
+            self._read_body(data)
+        elif state == _BUSY:
+            self._buffer += data
+            if len(self._buffer) > _AHEAD_BYTES:
+                self.reading(False)
+        elif state == _UPLOAD:
+            self._read_upload(data)
+        elif state == _TUNNEL:
+            assert self._exchange is not None
+            self._exchange.tunnel_upload(data)
+        else:
+            self._window_bytes += len(data)
+            if self._window_bytes > _LINGER_BYTES:
+                self.transport.abort()
+
     def eof_received(self) -> bool:
         self._last = True
-        waits = self._context.settings.forwarding.half_close == "wait"
-        return waits and self._state in (_State.BUSY, _State.CLOSING)
+        return self._context.settings.forwarding.half_close == "wait" and self._state in (_BUSY, _CLOSING)
 
     def connection_lost(self, exc: Exception | None) -> None:
         context = self._context
         self.deadline_at = NEVER
-        self._state = _State.CLOSING
+        self._state = _CLOSING
         self._reader.close()
         context.connections.discard(self)
         context.observer.connections(-1)
@@ -162,27 +164,27 @@ class ClientConnection(asyncio.Protocol):
                 if self._exchange is not None:
                     self._exchange.client_gone(stalled=True)
                 self.transport.abort()
-        elif self._state == _State.HEAD:
+        elif self._state == _HEAD:
             if self._buffer:
                 self._refuse(ProxyError(Reason.REQUEST_TIMEOUT, 408, "the request head did not arrive in time"))
             else:
                 self.transport.close()
-        elif self._state in (_State.BODY, _State.UPLOAD):
+        elif self._state in (_BODY, _UPLOAD):
             timeouts = context.settings.timeouts
             if self._window_bytes < timeouts.body_rate_bytes_s * timeouts.body_s:
                 self._refuse(ProxyError(Reason.REQUEST_TIMEOUT, 408, "the request body did not arrive in time"))
             else:
                 self._window_bytes = 0
                 self._set_deadline(timeouts.body_s)
-        elif self._state == _State.CLOSING:
+        elif self._state == _CLOSING:
             self.transport.abort()
 
     def _unbuffered(self) -> bytes:
-        data = bytes(self._buffer)
-        self._buffer.clear()
+        data, self._buffer = bytes(self._buffer), bytearray()
         return data
 
-    def _read_head(self, data: bytes, first: bool) -> None:
+    def _read_head(self, data: bytes, first: bool, behind: bytes = b"") -> None:
+        """`behind`: what came behind a complete head in the same read."""
         if data.startswith(b"\r\n"):
             data = data[2:]  # RFC 9112 2.2: one empty line before a request is ignored
         context, plans = self._context, self._plans
@@ -205,7 +207,7 @@ class ClientConnection(asyncio.Protocol):
         self.http11 = head.http11
         self.tunnelling = self.upload_began = False
         info, owner = admit(context, self, plan, length)
-        rest = data[body_at:]
+        rest = data[body_at:] + behind
         if plan.local:
             self._answer(head, local_answer(context, head), rest)
             return
@@ -225,7 +227,7 @@ class ClientConnection(asyncio.Protocol):
         self._arrival = exchange
         if head.expect_continue and not rest:
             self._context.write(self.transport, CONTINUE)
-        self._state = _State.BODY
+        self._state = _BODY
         self._pieces = []
         self._window_bytes = 0
         length = -1 if head.chunked else exchange.length
@@ -248,9 +250,8 @@ class ClientConnection(asyncio.Protocol):
     def _read_body(self, data: bytes) -> None:
         piece, complete = self._take_body(data)
         self._pieces.append(piece)
-        if complete or (
-            self._body is not None and self._body.received_bytes > self._context.settings.limits.buffer_bytes
-        ):
+        held_bytes = self._body.received_bytes if self._body is not None else 0
+        if complete or held_bytes > self._context.settings.limits.buffer_bytes:
             body = b"".join(self._pieces)
             self._pieces = []
             exchange = self._arrival
@@ -260,7 +261,7 @@ class ClientConnection(asyncio.Protocol):
             self._start(exchange, body, uploading=not complete)
 
     def _start(self, exchange: Exchange, body: bytes, uploading: bool) -> None:
-        self._state = _State.UPLOAD if uploading else _State.BUSY
+        self._state = _UPLOAD if uploading else _BUSY
         if uploading:
             self.reading(False)  # until a replica is chosen and asks for more
         if self._unsent is None:
@@ -276,18 +277,17 @@ class ClientConnection(asyncio.Protocol):
         self.reading(True)
 
     def _read_upload(self, data: bytes) -> None:
-        exchange = self._exchange
-        assert exchange is not None
+        assert self._exchange is not None
         piece, complete = self._take_body(data)
         if complete:
-            self._state = _State.BUSY
+            self._state = _BUSY
             self._arrival = None
             self.deadline_at = NEVER
-        exchange.upload(piece, complete)
+        self._exchange.upload(piece, complete)
 
     def tunnel(self) -> None:
         """From here on bytes pass as they are."""
-        self._state = _State.TUNNEL
+        self._state = _TUNNEL
         if self._buffer and self._exchange is not None:
             self._exchange.tunnel_upload(self._unbuffered())
 
@@ -304,13 +304,13 @@ class ClientConnection(asyncio.Protocol):
     def exchange_done(self, close: bool) -> None:
         """The reply is written: read the next request, or close."""
         self._exchange = None
-        if self._state == _State.CLOSING:
+        if self._state == _CLOSING:
             return
         if close or self._context.draining or self._last:
-            self._close_lingering() if self._state == _State.UPLOAD else self.close_after_flush()
+            self._close_lingering() if self._state == _UPLOAD else self.close_after_flush()
             return
         context = self._context
-        self._state = _State.HEAD
+        self._state = _HEAD
         if self._paused:
             self.reading(True)
         if self._buffer:
@@ -321,7 +321,7 @@ class ClientConnection(asyncio.Protocol):
             self._set_deadline(context.settings.timeouts.keep_alive_s)
 
     def _resume(self, data: bytes) -> None:
-        if self._state == _State.HEAD:
+        if self._state == _HEAD:
             try:
                 self._read_head(data + self._unbuffered(), first=True)
             except ProxyError as error:
@@ -330,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
     def _answer(self, head: Head, reply: bytes, rest: bytes) -> None:
         """Send a local answer to a request that needs no replica."""
         self._context.write(self.transport, reply)
-        self._state = _State.BUSY
+        self._state = _BUSY
         if head.content_length > 0 or head.chunked or not head.keep_alive:
             self._close_lingering()  # its body, if any, is not read
             return
@@ -359,12 +359,12 @@ class ClientConnection(asyncio.Protocol):
         self._close_lingering()
 
     def close_after_flush(self) -> None:
-        self._state = _State.CLOSING
+        self._state = _CLOSING
         self._context.flush()
         self.transport.close()
 
     def _close_lingering(self) -> None:
-        self._state = _State.CLOSING
+        self._state = _CLOSING
         self._context.flush()
         self._buffer.clear()
         self._window_bytes = 0
@@ -377,13 +377,13 @@ class ClientConnection(asyncio.Protocol):
 
     def reset(self) -> None:
         """Close with a reset, after what the kernel has taken."""
-        self._state = _State.CLOSING
+        self._state = _CLOSING
         self._context.flush()
         reset(self.transport)
 
     def drain(self) -> None:
         """The proxy stops: an idle connection is closed, a busy one after its reply."""
-        if self._state == _State.HEAD and not self._buffer:
+        if self._state == _HEAD and not self._buffer:
             self.close_after_flush()
 
     def reading(self, on: bool) -> None:

@@ -12,6 +12,7 @@ from lb.endpoint import Endpoint
 from lb.gateway import Gateway
 from lb.paths import PathTable
 from lb.proxy.deadlines import Deadlines
+from lb.proxy.input import Input
 from lb.proxy.memo import Memo
 from lb.proxy.observer import Observer
 from lb.proxy.pool import ReplicaPool
@@ -66,6 +67,7 @@ class ProxyContext:
         self.plans: Memo[Plan] = Memo(_PLANS)
         self._reply_heads: Memo[ReplyHead] = Memo(_REPLY_HEADS)
         self._read_buffer = bytearray(_READ_BYTES)
+        self.client_input = Input()
         self._unwritten: list[tuple[asyncio.Transport, bytes, bytes]] = []
         self._pools: dict[str, ReplicaPool] = {}
         self._upstream_tls: ssl.SSLContext | None = None

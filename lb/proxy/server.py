@@ -56,7 +56,7 @@ class ProxyServer:
             )
         return [sock.getsockname()[:2] for server in self._servers for sock in server.sockets]
 
-    def _accept(self) -> asyncio.Protocol:
+    def _accept(self) -> asyncio.BaseProtocol:
         return ClientConnection(self._context)
 
     def reconfigure(
