@@ -32,7 +32,7 @@ KNOBS: Mapping[str, tuple[float, ...]] = {
 }
 """First settings of a sweep, a search between them follows: shares of capacity to use, and for Tidegate the quantile of
 demand to provide for."""
-_BASELINE_KNOBS = (0.4, 0.55, 0.7, 0.85, 1.0)
+_BASELINE_KNOBS = (0.4, 0.55, 0.7, 0.85, 1.0, 1.1)
 TIDEGATE = "tidegate"
 ORACLES = ("oracle-0", "oracle-L")
 EVERYONE = (*BASELINES, TIDEGATE, *ORACLES)

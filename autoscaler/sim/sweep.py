@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import inf, log
 
 from autoscaler.sim.score import Score
@@ -12,18 +13,19 @@ _LEAST = 1e-5
 
 
 def at_misses(scores: Sequence[Score], target: float) -> float:
-    """GPU-hours at a share of misses: between the two knobs that enclose it, linear in the logarithm of misses.
+    """GPU-hours at a share of misses: between the two neighbouring runs (in the order of GPU-hours) that enclose it,
+    linear in the logarithm of misses.
 
-    Of several crossings the cheapest counts; inf if no knob is good enough. A knob that is good enough and cheaper
-    than any that is not counts as it is.
+    Only neighbours are joined: the curve bends the wrong way where nearly all misses, and a line from there to a run
+    with hardly any passes below every run between them. Of several crossings the cheapest counts; inf if no knob is
+    good enough. A knob that is good enough and cheaper than any that is not counts as it is.
     """
     goal = log(max(target, _LEAST))
-    points = sorted((log(max(one.misses, _LEAST)), one.gpu_hours) for one in scores)
-    best = min((hours for misses, hours in points if misses <= goal), default=inf)
-    for misses, hours in points:
-        for other, dearer in points:
-            if misses > goal >= other and misses > other and hours < dearer:
-                best = min(best, hours + (dearer - hours) * (misses - goal) / (misses - other))
+    points = sorted((one.gpu_hours, log(max(one.misses, _LEAST))) for one in scores)
+    best = min((hours for hours, misses in points if misses <= goal), default=inf)
+    for (hours, misses), (dearer, fewer) in pairwise(points):
+        if misses > goal >= fewer:
+            best = min(best, hours + (dearer - hours) * (misses - goal) / (misses - fewer))
     return best
 
 

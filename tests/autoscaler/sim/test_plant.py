@@ -121,6 +121,13 @@ def test_hours_at_equal_misses_lie_between_the_knobs() -> None:
     assert at_misses(runs, 0.0001) == float("inf")
 
 
+def test_only_neighbours_are_joined() -> None:
+    """From where everything misses, a line to the safest run passes under the runs between them."""
+    between = [score(0.9, 0.02, 118.0), score(0.8, 0.005, 121.0)]
+    runs = [score(1.4, 0.9, 40.0), *between, score(0.5, 0.0001, 130.0)]
+    assert at_misses(runs, 0.01) == pytest.approx(at_misses(between, 0.01))
+
+
 def test_a_search_closes_in_on_the_target() -> None:
     def run(knob: float) -> Score:
         return score(knob, 10.0 ** (4.0 * knob - 5.0), 100.0 - 50.0 * knob)
