@@ -168,7 +168,7 @@ class Fleet:
         replica.state = state
         replica.reason = reason
         if state is ReplicaState.READY:
-            self._warm_up(replica, away_since, now)
+            self._warm_up(replica, previous, away_since, now)
             self.assume_speeds([replica])
         elif replica.ramp is not None:
             self.warm(replica)
@@ -194,7 +194,7 @@ class Fleet:
         until = replica.outlier.eject(now, health)
         return self.move(replica, LifeEvent.EJECT, f"{reason}; out for {until - now:g} s", now, effects)
 
-    def _warm_up(self, replica: Replica, away_since: float, now: float) -> None:
+    def _warm_up(self, replica: Replica, previous: ReplicaState, away_since: float, now: float) -> None:
         """Slow start, if somebody else is warm: at the beginning all are equally cold and share the load."""
         replica.outlier.healthy_since = now
         duration_s = self.warmup.duration_s
@@ -202,7 +202,10 @@ class Fleet:
             return
         others = (one for roster in replica.rosters for one in roster.members if one is not replica)
         if any(_is_warm(other, away_since, duration_s, now) for other in others):
-            replica.ramp = Ramp(now, duration_s)
+            # What has loaded is cold, also within the same process.
+            was_warm = previous is not ReplicaState.JOINING and replica.speed.coefficients.first_tokens >= STEADY_COUNT
+            tokens = replica.progress_tokens
+            replica.ramp = Ramp(now, duration_s, tokens if was_warm and tokens else inf)
             self.ramping.append(replica)
 
     def warm(self, replica: Replica) -> None:

@@ -107,6 +107,8 @@ class Watch:
     def _life(self, replica: Replica, load: RuntimeLoad, now: float) -> None:
         """Rising token counters are progress, also of requests that answer in one piece."""
         tokens = (load.prompt_tokens_total or 0.0) + (load.output_tokens_total or 0.0)
+        if replica.ramp is not None and replica.ramp.never_left(tokens):
+            self._fleet.warm(replica)
         if tokens != replica.progress_tokens:
             if tokens > replica.progress_tokens:
                 replica.progress_at = now

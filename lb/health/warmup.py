@@ -1,12 +1,14 @@
 """Slow start: a replica that joins or returns is believed slow until it has shown that it is not.
 
 Its share of full speed grows linearly over the warm-up time, which is learned from how long earlier replicas took to
-answer as fast as predicted. Answers as fast as predicted end the ramp at once.
+answer as fast as predicted. Answers as fast as predicted end the ramp at once, and so does the sight of token counters
+that went on counting where a warm replica's stood: it was out of reach, and no new process.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from lb.settings import HealthSettings
 
@@ -26,6 +28,8 @@ class Ramp:
 
     start: float
     duration_s: float
+    tokens: float = inf
+    """Token counters that it had when it was last warm; inf: it never was. A new process counts from 0 again."""
     steady: int = 0
 
     def ratio(self, now: float) -> float:
@@ -41,6 +45,10 @@ class Ramp:
         else:
             self.steady = 0
         return self.steady >= STEADY_COUNT
+
+    def never_left(self, tokens: float) -> bool:
+        """Whether counters that now stand at `tokens` show that this is the process that was warm before."""
+        return tokens >= self.tokens
 
 
 class WarmUpTime:

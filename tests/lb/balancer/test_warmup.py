@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lb.health.warmup import FLOOR_RATIO
-from tests.lb.balancer.driver import LOADING, READY, Box, endpoint
+from lb.runtime import ProbeResult, RuntimeLoad
+from tests.lb.balancer.driver import FAILED, LOADING, READY, Box, endpoint
 
 
 def warm_ratio(box: Box, name: str) -> float:
@@ -72,3 +73,32 @@ def test_two_that_return_together_are_equally_cold(box: Box) -> None:
     for name in "ab":
         box.probe(name, READY, 2)
     assert (warm_ratio(box, "a"), warm_ratio(box, "b")) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("away", "tokens_after", "ratio"),
+    [
+        (FAILED, 900.0, 1.0),  # its counters went on: it was out of reach
+        (FAILED, 40.0, FLOOR_RATIO),  # they began again: a new process
+        (LOADING, 900.0, FLOOR_RATIO),  # the same process with a model that is new to it
+    ],
+)
+def test_a_replica_that_was_only_out_of_reach_is_as_warm_as_before(
+    box: Box, away: ProbeResult, tokens_after: float, ratio: float
+) -> None:
+    box.join("a", "b")
+    for _ in range(8):
+        ticket = box.routed()
+        box.now += 0.2
+        box.balancer.first_byte(ticket, box.now)
+        box.finish(ticket)
+    box.balancer.observe_load("a", RuntimeLoad(running=0, output_tokens_total=800.0), box.now)
+    box.poll(100.0)
+    box.probe("a", away, 3)
+    box.poll(5.0)
+    box.probe("a", READY, 2)
+    assert warm_ratio(box, "a") == FLOOR_RATIO
+    box.balancer.observe_load("a", RuntimeLoad(running=0, output_tokens_total=tokens_after), box.now)
+    box.poll()
+    assert warm_ratio(box, "a") == ratio
+    assert (box.balancer.replicas["a"].ramp is None) == (ratio == 1.0)
