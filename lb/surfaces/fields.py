@@ -28,12 +28,14 @@ class FieldReader(Generic[Shape]):
     parsers are lenient too ("100" for 100); the rest keeps its default.
     """
 
-    __slots__ = ("_fields", "_lenient", "_raws", "_shape", "_strict")
+    __slots__ = ("_fields", "_lenient", "_raws", "_shape", "_strict", "_texts")
 
-    def __init__(self, shape: type[Shape]) -> None:
+    def __init__(self, shape: type[Shape], *, texts: bool = False) -> None:
+        """`texts`: the big fields are only weighed (`lb.surfaces.prompt.set_text`), which takes a `Stretch` as well."""
         self._shape = shape
         self._strict = msgspec.json.Decoder(shape)
         self._fields = msgspec.structs.fields(shape)
+        self._texts = texts
         self._raws = tuple(field.name for field in self._fields if field.type is msgspec.Raw)
         raw = msgspec.defstruct(
             f"Raw{shape.__name__}",
@@ -43,7 +45,8 @@ class FieldReader(Generic[Shape]):
         self._lenient = msgspec.json.Decoder(raw)
 
     def read(self, body: bytes | Raw) -> Shape | None:
-        """The fields; None for a body that is not a JSON object. Of a long body, `bytes` may stand for `Raw`."""
+        """The fields; None for a body that is not a JSON object. Of a long body, `bytes` or, where they are only
+        weighed, a `Stretch` may stand for `Raw`."""
         if len(body) >= LEAST_BODY_BYTES and isinstance(body, bytes):
             short = shortened(body)
             if short is not None:
@@ -66,7 +69,7 @@ class FieldReader(Generic[Shape]):
             if len(part) > MARK_BYTES:
                 whole = short.restored(bytes(part))
                 if whole is not None:
-                    setattr(found, name, whole)
+                    setattr(found, name, whole if self._texts else whole.copy())
         return None if short.left else found
 
     def _read_leniently(self, body: bytes | Raw) -> Shape | None:
@@ -105,6 +108,9 @@ class MemberReader:
         return value
 
 
+_COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens")
+# Not a class statement: compiled ones lose their annotations.
+_counts = msgspec.json.Decoder(msgspec.defstruct("Counts", [(name, int | None, None) for name in _COUNTS], gc=False))
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _texts = msgspec.json.Decoder(list[msgspec.Raw])
 _text = msgspec.json.Decoder(str)
@@ -140,6 +146,15 @@ def named_models(body: bytes) -> frozenset[str] | None:
         return None
     models = [text(value) for name, value in members.items() if name.lower() == "model"]
     return None if None in models else frozenset(model for model in models if model)
+
+
+def token_counts(raw: bytes) -> tuple[int | None, int | None, int | None]:
+    """`prompt_tokens`, `completion_tokens` and `cached_tokens` of a JSON object; None for what it does not say."""
+    try:
+        found: Any = _counts.decode(raw)
+    except _UNREADABLE:
+        return None, None, None
+    return found.prompt_tokens, found.completion_tokens, found.cached_tokens
 
 
 def scalar(raw: Raw) -> float | None:

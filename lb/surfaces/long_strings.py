@@ -24,6 +24,23 @@ _NUMBER_BYTES: Final = 8
 MARK_BYTES: Final = len(_MARK) + _NUMBER_BYTES
 
 
+class Stretch:
+    """A part of a body, where it is: a copy of a long prompt would push other things out of the processor's caches."""
+
+    __slots__ = ("start", "stop", "whole")
+
+    def __init__(self, whole: bytes, start: int, stop: int) -> None:
+        self.whole = whole
+        self.start = start
+        self.stop = stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def copy(self) -> bytes:
+        return self.whole[self.start : self.stop]
+
+
 class Shortened:
     """`body` is JSON of the same shape; a mark with its number stands for each stretch that was left out."""
 
@@ -36,7 +53,7 @@ class Shortened:
         self.left = len(cuts)
         """Stretches that were not put back."""
 
-    def restored(self, part: bytes) -> bytes | None:
+    def restored(self, part: bytes) -> Stretch | None:
         """A part of `body` as it was; None if nothing was left out of it."""
         first_at = part.find(_MARK)
         if first_at < 0:
@@ -45,7 +62,7 @@ class Shortened:
         first, last = _number(part, first_at), _number(part, last_at)
         self.left -= last - first + 1
         start, stop = self._cuts[first][0], self._cuts[last][1]
-        return self._whole[start - first_at : stop + len(part) - last_at - MARK_BYTES]
+        return Stretch(self._whole, start - first_at, stop + len(part) - last_at - MARK_BYTES)
 
 
 def _number(part: bytes, mark_at: int) -> int:

@@ -46,7 +46,7 @@ class Chat:
     error_event = staticmethod(failures.openai_event)
 
     def __init__(self) -> None:
-        self._reader = FieldReader(_ChatBody)
+        self._reader = FieldReader(_ChatBody, texts=True)
 
     def read_request(self, body: bytes, info: RequestInfo) -> None:
         found = self._reader.read(body)

@@ -13,6 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from lb.request import PREFIX_BLOCK_BYTES, RequestInfo
 from lb.surfaces.fields import Raw, items
+from lb.surfaces.long_strings import Stretch
 
 MODEL_NAME_CHARS = 512
 """Longer model names are cut: no real one comes near, and the name is a key in several tables."""
@@ -47,21 +48,21 @@ def set_session(info: RequestInfo, *keys: str | None) -> None:
                 return
 
 
-def set_text(info: RequestInfo, *parts: Raw) -> None:
+def set_text(info: RequestInfo, *parts: Raw | Stretch) -> None:
     """Weigh a prompt made of `parts`, in the order in which a chat template puts them (tools, system, messages).
 
     Sets prompt_bytes, prompt_wide_ratio and prefix. `info.model` and `info.adapter` must be set before, as replicas
     share no cache between models.
     """
-    data = joined(parts)
-    size = len(data)
-    if size == 0:
+    data, start, stop = _placed(parts)
+    if start == stop:
         return
     blobs = 0
-    if size > PREFIX_BLOCK_BYTES:
-        data, blobs = without_blobs(data)
-        size = len(data)
-    sample = sampled(data, size)
+    if _may_hold_blobs(data, start, stop):
+        data, blobs = without_blobs(data[start:stop])
+        start, stop = 0, len(data)
+    length = size = stop - start
+    sample = sampled(data, start, stop)
     share = size / len(sample)
     escapes = share * sample.count(b"\\u") if sample.find(b"\\") >= 0 else 0.0
     high = 0.0 if sample.isascii() else share * _count_high(sample)
@@ -70,8 +71,25 @@ def set_text(info: RequestInfo, *parts: Raw) -> None:
     info.prompt_bytes = size + blobs * BLOB_TEXT_BYTES
     wide = high + 3.0 * escapes
     info.prompt_wide_ratio = min(1.0, wide / size) if wide > 0.0 < size else 0.0
-    if len(data) > PREFIX_BLOCK_BYTES:
-        info.prefix = prefix_hashes(_owner(info), data)
+    if length > PREFIX_BLOCK_BYTES:
+        info.prefix = prefix_hashes(_owner(info), data, start, stop)
+
+
+def _placed(parts: tuple[Raw | Stretch, ...]) -> tuple[bytes, int, int]:
+    """The text of all parts: (bytes, where in them it starts, where it stops). No copy of a `Stretch` that is alone."""
+    only: Raw | Stretch | None = None
+    for part in parts:
+        if len(part):
+            if only is not None:
+                data = b"".join([one.copy() if isinstance(one, Stretch) else one for one in parts])
+                return data, 0, len(data)
+            only = part
+    if only is None:
+        return b"", 0, 0
+    if isinstance(only, Stretch):
+        return only.whole, only.start, only.stop
+    data = b"".join((only,))
+    return data, 0, len(data)
 
 
 def set_prompt(info: RequestInfo, raw: Raw, *before: Raw) -> None:
@@ -94,7 +112,7 @@ def set_prompt(info: RequestInfo, raw: Raw, *before: Raw) -> None:
         if nested:
             set_choices(info, (data.count(b"[") - 1) * info.choices)
         if len(data) > PREFIX_BLOCK_BYTES:
-            info.prefix = prefix_hashes(_owner(info), data)
+            info.prefix = prefix_hashes(_owner(info), data, 0, len(data))
         return
     if inner[:1] == b'"':
         set_choices(info, len(items(raw)) * info.choices)
@@ -111,18 +129,23 @@ def _owner(info: RequestInfo) -> int:
     return stable_hash(f"{info.model}\0{info.adapter}")
 
 
-def prefix_hashes(seed: int, data: bytes) -> tuple[int, ...]:
-    """Chained hashes of the full blocks of `data`. Its last byte, which closes the array or string, is left out, so
-    that a conversation and its continuation agree up to where the first ends."""
-    end = (len(data) - 1) // PREFIX_BLOCK_BYTES * PREFIX_BLOCK_BYTES
-    if end <= 0:
-        return ()
+def prefix_hashes(seed: int, data: bytes, start: int, stop: int) -> tuple[int, ...]:
+    """Chained hashes of the full blocks of `data[start:stop]`. Its last byte, which closes the array or string, is left
+    out, so that a conversation and its continuation agree up to where the first ends."""
     hashes: list[int] = []
     digest = xxh3_64_intdigest
-    for start in range(0, end, PREFIX_BLOCK_BYTES):
-        seed = digest(data[start : start + PREFIX_BLOCK_BYTES], seed)
+    for at in range(start, stop - PREFIX_BLOCK_BYTES, PREFIX_BLOCK_BYTES):
+        seed = digest(data[at : at + PREFIX_BLOCK_BYTES], seed)
         hashes.append(seed)
     return tuple(hashes)
+
+
+def _may_hold_blobs(data: bytes, start: int, stop: int) -> bool:
+    for at in range(start + PREFIX_BLOCK_BYTES, stop - _BLOB_WINDOW + 1, PREFIX_BLOCK_BYTES):
+        window = data[at : at + _BLOB_WINDOW]
+        if _SPACE not in window and _BLOB.match(window) is not None:
+            return True
+    return False
 
 
 def without_blobs(data: bytes) -> tuple[bytes, int]:
@@ -169,30 +192,21 @@ def _count_high(sample: bytes) -> int:
     return len(sample) - len(sample.translate(None, _HIGH_BYTES))
 
 
-def sampled(data: bytes, size: int) -> bytes:
-    """What stands for all of `data` when its characters are counted: a short text itself, one window from the middle,
-    or four windows of a long one."""
+def sampled(data: bytes, start: int, stop: int) -> bytes:
+    """What stands for all of `data[start:stop]` when its characters are counted: a short text itself, one window from
+    the middle, or four windows of a long one."""
+    size = stop - start
     if size <= _WINDOW:
-        return data
+        return data[start:stop]
     if size < 8 * _WINDOW:
-        start = (size - _WINDOW) // 2
-        return data[start : start + _WINDOW]
+        middle = start + (size - _WINDOW) // 2
+        return data[middle : middle + _WINDOW]
     eighth = size // 8
-    second, third, last = 3 * eighth, 5 * eighth, 7 * eighth - _WINDOW
+    first, second, third = start + eighth, start + 3 * eighth, start + 5 * eighth
+    last = start + 7 * eighth - _WINDOW
     return (
-        data[eighth : eighth + _WINDOW]
+        data[first : first + _WINDOW]
         + data[second : second + _WINDOW]
         + data[third : third + _WINDOW]
         + data[last : last + _WINDOW]
     )
-
-
-def joined(parts: tuple[Raw, ...]) -> bytes:
-    """`parts` as one; no copy if only one of them is there and it is `bytes`."""
-    only: object = b""
-    for part in parts:
-        if len(part):
-            if only:
-                return b"".join(parts)
-            only = part
-    return only if isinstance(only, bytes) else b"".join(parts)

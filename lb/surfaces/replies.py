@@ -6,9 +6,11 @@ Generated text cannot fake a key: inside a JSON string the quotes around it woul
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from lb.request import Usage
 from lb.surface import StreamEnd
+from lb.surfaces.fields import token_counts
 
 USAGE_WINDOW = 4096
 """Usage stands at the very end of a reply; a longer search would cost each stream without usage some microseconds."""
@@ -19,6 +21,8 @@ _USUAL = re.compile(
     rb'"completion_tokens"\s*:\s*(\d{1,12})\b(?:[^{}]*\{[^{}]*"cached_tokens"\s*:\s*(\d{1,12})\b)?'
 )
 """The order in which vLLM, SGLang, llama.cpp and OpenAI write it: one match instead of one for each number."""
+_MOST: Final = 1_000_000_000_000
+"""No count has more digits."""
 _OBJECT = re.compile(rb"\s*:\s*\{")
 _TYPE = re.compile(rb'\s*:\s*\{\s*"type"\s*:\s*"([^"\\]{0,64})"')
 _ABORTED = frozenset({b"abort", b"error", b"aborted", b"cancelled"})
@@ -46,6 +50,11 @@ def openai_usage(tail: bytes) -> Usage | None:
     low = max(0, len(tail) - USAGE_WINDOW)
     at = len(tail)
     while (at := tail.rfind(b'"usage"', low, at)) >= 0:
+        end = tail.find(b"}", at) + 1
+        if tail[at + 7 : at + 9] == b":{" and end > 0 and tail.find(b"{", at + 9, end) < 0:
+            counted, given, held = token_counts(tail[at + 8 : end])
+            if counted is not None and given is not None and 0 <= counted < _MOST and 0 <= given < _MOST:
+                return Usage(counted, given, held if held is not None and 0 <= held < _MOST else None)
         usual = _USUAL.match(tail, at)
         if usual is not None:
             prompt, output, cached = usual.groups()

@@ -30,7 +30,7 @@ class Responses:
     error_event = staticmethod(failures.responses_event)
 
     def __init__(self) -> None:
-        self._reader = FieldReader(_Body)
+        self._reader = FieldReader(_Body, texts=True)
 
     def read_request(self, body: bytes, info: RequestInfo) -> None:
         found = self._reader.read(body)
