@@ -118,7 +118,8 @@ class Balancer:
             return
         observed_s = now - ticket.routed_at
         if entry.waits_prefill:
-            self._lessons.first_byte(replica, entry, observed_s, now)
+            if ticket.routed_at > replica.silent_at:
+                self._lessons.first_byte(replica, entry, observed_s, now)
             ramp = replica.ramp
             if ramp is not None and ramp.observe(observed_s, self._router.first_byte_s(replica, entry)):
                 self._fleet.warmup.learn(now - ramp.start)

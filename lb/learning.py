@@ -102,6 +102,8 @@ class Lessons:
             produced = ticket.events * replica.tokens_per_event
         else:
             produced = entry.output
+        if ticket.routed_at <= replica.silent_at:
+            return produced  # a hang is not how fast it is: it would look slow to all that come, and teach no other
         if info.stream:
             self._stream_steps(ticket, entry, replica, produced, now)
         elif output is not None:

@@ -24,9 +24,7 @@ def silent(replica: Replica, now: float, settings: HealthSettings) -> bool:
     """Whether streams run on `replica`, no prompt should be holding them up, and no token comes."""
     if replica.in_flight <= replica.unary:
         return False
-    step_s = replica.speed.step_s(replica.in_flight, replica.kv_tokens)
-    allowed = max(SILENT_S, settings.progress_steps * step_s)
-    return now - max(replica.progress_at, replica.free_at) > allowed
+    return now - max(replica.progress_at, replica.free_at) > _allowed_s(replica, SILENT_S, settings)
 
 
 def unanswered(replica: Replica) -> list[Ticket]:
@@ -81,11 +79,7 @@ def hung(replica: Replica, now: float, settings: HealthSettings) -> str | None:
     """
     if not replica.tickets:
         return None
-    known = replica.speed.coefficients
-    step_s = replica.speed.step_s(replica.in_flight, replica.kv_tokens)
-    allowed = max(settings.progress_min_s, settings.progress_steps * step_s)
-    if known.first_tokens + known.steps < _LEARNED:
-        allowed = max(allowed, UNLEARNED_S)
+    allowed = _allowed_s(replica, settings.progress_min_s, settings)
     if now - replica.progress_at <= allowed:
         return None
     last = max(replica.progress_at, max(ticket.progress_at for ticket in replica.tickets))
@@ -101,3 +95,11 @@ def hung(replica: Replica, now: float, settings: HealthSettings) -> str | None:
         elif now - ticket.routed_at > LATE_FACTOR * ticket.predicted_s + allowed:
             return f"no answer for {silent:.0f} s"
     return None
+
+
+def _allowed_s(replica: Replica, least_s: float, settings: HealthSettings) -> float:
+    """Silence that is no sign of anything."""
+    known = replica.speed.coefficients
+    if known.first_tokens + known.steps < _LEARNED:
+        least_s = max(least_s, UNLEARNED_S)
+    return max(least_s, settings.progress_steps * replica.speed.step_s(replica.in_flight, replica.kv_tokens))

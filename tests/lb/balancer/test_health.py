@@ -330,6 +330,31 @@ def test_a_swallowed_request_that_is_answered_after_all_teaches_nothing(box: Box
     assert replica.waiting == 0
 
 
+def test_a_silence_says_nothing_of_the_speed(box: Box) -> None:
+    """Taken for slow, it would get nothing, and could not show that it is not."""
+    box.join("a", "b")
+    learned(box)
+    replica = box.balancer.replicas["a"]
+    before = replica.speed.coefficients
+    begun, waits = streaming(box, "a"), on(box, "a")
+    for _ in range(5):
+        box.poll(1.0)
+    box.balancer.first_byte(waits, box.now)
+    for _ in range(20):
+        for ticket in (begun, waits):
+            goes_on(box, ticket)
+    for ticket in (begun, waits):
+        box.finish(ticket, usage=Usage(500, 21))
+    assert replica.speed.coefficients == before
+    box.now += 0.1
+    later = streaming(box, "a")
+    for _ in range(20):
+        box.now += 0.013
+        goes_on(box, later)
+    box.finish(later, usage=Usage(500, 21))
+    assert replica.speed.coefficients.steps == before.steps + 1
+
+
 def test_tokens_in_the_runtimes_own_counters_are_progress(box: Box) -> None:
     box.join("a", "b")
     for replica in box.balancer.replicas.values():
