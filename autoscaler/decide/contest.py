@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, exp, inf, log
+from math import ceil, exp, floor, inf, log
 
 from autoscaler.decide.predictor import Expectation
 
@@ -39,11 +39,14 @@ _PRIOR_S = 6 * 3600.0
 _LEAST_SHARE = 1e-6
 
 
-_SLACK, _SLACK_RATIO = 0.25, 0.04
+_SLACK, _SLACK_RATIO = 0.5, 0.06
 """Replicas by which demand has to fall short of a size before the size changes, or as a share of it: without it every
-tick changes something where demand lies between two sizes. Demand scatters in proportion, so in a large pool a quarter
-of a replica is nothing."""
-_LAG = 0.05
+tick changes something where demand lies between two sizes. Demand scatters in proportion, so in a large pool half of a
+replica is nothing."""
+_LAG, _LAG_RATIO = 0.5, 0.05
+STRIDE = 0.11
+"""Share of the wish by which a pool that has to grow grows further, rounded to the nearest, so that a small pool takes
+one replica at a time: demand that rises goes on rising for a while, and the next step is saved."""
 
 
 def slack(wish: float) -> float:
@@ -54,7 +57,7 @@ def slack(wish: float) -> float:
 def lag(wish: float) -> float:
     """Replicas by which demand may exceed a size before the size changes; of a small pool that is a larger share, so it
     is bounded by a share too."""
-    return min(_SLACK, _LAG * wish)
+    return min(_LAG, _LAG_RATIO * wish)
 
 
 class _Shadow:
@@ -87,7 +90,7 @@ class _Shadow:
         up = ceil(wish - lag(wish))
         down = max(ceil(peaks[0][1] + slack(peaks[0][1])), crowded)
         if up > want:
-            want = up
+            want = max(up, floor(wish - lag(wish) + STRIDE * wish + 0.5))
             self._raised_at = now
         elif down < want and now - self._lowered_at >= bounds.payback_s and now - self._raised_at >= bounds.settle_s:
             want = down

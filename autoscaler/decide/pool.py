@@ -147,16 +147,11 @@ class Pool:
         # Sources speak in reference replicas, the stabiliser in replicas: the same unless kinds differ in speed.
         scale = supply / situation.supply if supply and situation.supply > 0.0 else 1.0
         if scale != 1.0:
-            proposals = tuple(
-                Proposal(
-                    one.source,
-                    one.want if one.source in ("floor", "schedule") else one.want * scale,
-                    None if one.keep is None else one.keep if one.source in ("floor", "schedule") else one.keep * scale,
-                    one.reason,
-                )
-                for one in proposals
-            )
-        return self._stabilizer.step(proposals, supply, known, self._consolidates(situation, supply), now)
+            counted = ("floor", "schedule")
+            proposals = tuple(one if one.source in counted else one.scaled(scale) for one in proposals)
+        return self._stabilizer.step(
+            proposals, supply, known, self._consolidates(situation, supply), situation.lead.p50_s, now
+        )
 
     def _human(self, fleet: PoolFleet, supply: int, now: float) -> Step | None:
         """Somebody else's number of replicas is respected for a while."""

@@ -42,6 +42,14 @@ class Proposal:
     keep: float | None
     """The least it agrees to; None: it cannot judge, and so agrees to nothing less than what is there."""
     reason: str
+    stride: float = 0.0
+    """Where to go, to the nearest whole replica, if `want` is more than there is: a source that expects to want more
+    soon goes there in one step."""
+
+    def scaled(self, factor: float) -> Proposal:
+        """The same in replicas of another size."""
+        keep = None if self.keep is None else self.keep * factor
+        return Proposal(self.source, self.want * factor, keep, self.reason, self.stride * factor)
 
 
 class Recommender(Protocol):

@@ -150,9 +150,9 @@ class PredictiveSettings(Section):
 class DownSettings(Section):
     """When capacity is given back."""
 
-    hold_s: Annotated[Seconds, Field(ge=0)] = 600.0
-    """All sources must have agreed for this long. Twice the window of the Kubernetes autoscaler: with it and the time
-    below a third of all actions is saved on public traces, for 3 % of GPU-hours; 5m and 5m are cheap and restless."""
+    hold_s: Annotated[Seconds, Field(ge=0)] | None = None
+    """All sources must have agreed for this long. None: 2.2 median lead times, as what is wanted again within two of
+    them was stopped for nothing, and at least 6m."""
     payback_s: Annotated[Seconds, Field(ge=0)] = 900.0
     """Nothing is given back within this time of the last removal: several go at once then. Unless it is 0, nothing is
     given back within two lead times of the last start either, nor what a forecast wants again within lead time + this

@@ -12,7 +12,7 @@ from autoscaler.sim.calibration import capacity
 from autoscaler.sim.disturbance import Disturbed
 from autoscaler.sim.exact import ExactEngine
 from autoscaler.sim.fast import FastEngine
-from autoscaler.sim.oracle import Oracle
+from autoscaler.sim.oracle import MeanOracle, Oracle
 from autoscaler.sim.outlooks import Outlooks
 from autoscaler.sim.policies import BASELINES
 from autoscaler.sim.policies.setting import Setting
@@ -28,13 +28,14 @@ KNOBS: Mapping[str, tuple[float, ...]] = {
     "max": (0.8, 0.9, 1.0, 1.1, 1.2),
     "oracle-0": (0.8, 0.9, 0.96, 1.02, 1.1),
     "oracle-L": (0.8, 0.9, 0.96, 1.02, 1.1),
+    "oracle-mean": (0.7, 0.8, 0.9, 1.0, 1.1),
     "tidegate": (0.55, 0.75, 0.9, 0.97, 0.995),
 }
 """First settings of a sweep, a search between them follows: shares of capacity to use, and for Tidegate the quantile of
 demand to provide for."""
 _BASELINE_KNOBS = (0.4, 0.55, 0.7, 0.85, 1.0, 1.1)
 TIDEGATE = "tidegate"
-ORACLES = ("oracle-0", "oracle-L")
+ORACLES = ("oracle-0", "oracle-L", "oracle-mean")
 EVERYONE = (*BASELINES, TIDEGATE, *ORACLES)
 """Whom one may name."""
 
@@ -64,6 +65,8 @@ class Lab:
         if name == TIDEGATE:
             return self.tidegate(knob)
         chosen = 1.0 if knob is None else knob
+        if name == MeanOracle.name:
+            return MeanOracle(chosen, self.setting)
         if name in ORACLES:
             return Oracle(chosen, self.setting, instant=name == "oracle-0")
         return BASELINES[name](chosen, self.setting)

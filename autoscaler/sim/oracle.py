@@ -4,11 +4,14 @@
 asks for each replica its start-up time ahead, bills it from then on, drains it at the end, and keeps it through a lull
 that is shorter than a new start would take. Both follow the demand of the minute around; the knob is the share of a
 replica's capacity that they use.
+
+`oracle-mean` is what a perfect forecast alone would come to: every quarter of an hour it knows the mean of the next
+one, and it never reacts.
 """
 
 from __future__ import annotations
 
-from math import exp, log
+from math import ceil, exp, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,3 +105,25 @@ class Oracle:
                 break
             roster.start(now)
         roster.note(before, now)
+
+
+class MeanOracle:
+    """The mean of the next quarter of an hour over the knob, ready a start-up time late, whatever happens."""
+
+    name = "oracle-mean"
+    tick_s = 900.0
+    stops = False
+
+    def __init__(self, knob: float, setting: Setting) -> None:
+        self._knob = knob
+        self._setting = setting
+        self.start = self._need(0)
+
+    def tick(self, reading: Reading, roster: Roster) -> None:
+        roster.scale_to(self._need(int(reading.now)), reading.now)
+
+    def _need(self, now: int) -> int:
+        setting = self._setting
+        begin = setting.load.start + now
+        mean = float(setting.load.intensity[begin : begin + int(self.tick_s)].mean())
+        return max(1, min(setting.max_replicas, ceil(mean / (self._knob * setting.per_replica) - 1e-9)))

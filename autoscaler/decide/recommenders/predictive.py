@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import exp
 from statistics import NormalDist
 
-from autoscaler.decide.contest import INERTIA, Bounds, Contest, lag, slack
+from autoscaler.decide.contest import INERTIA, STRIDE, Bounds, Contest, lag, slack
 from autoscaler.decide.correction import Correction
 from autoscaler.decide.observation import Quality
 from autoscaler.decide.outlook import Outlook
@@ -15,7 +15,7 @@ from autoscaler.decide.predictor import Expectation
 from autoscaler.decide.predictors import PREDICTORS
 from autoscaler.decide.predictors.growth import Growth
 from autoscaler.decide.recommender import Proposal, Situation
-from autoscaler.decide.stabilize import settle_s
+from autoscaler.decide.stabilize import settle_s, usual_hold_s
 from autoscaler.policy.pools import PoolSettings
 
 _NORMAL = NormalDist()
@@ -108,7 +108,8 @@ class Predictive:
         if settings.min_replicas == 0 and rate <= 0.0 and keep < _IDLE:
             return Proposal("predictive", 0.0, 0.0, f"no requests now, and none expected by {name}")
         reason = f"{level:.3g}/s expected in {situation.lead.p95_s:.0f} s by {name}, now {rate:.3g}/s"
-        return Proposal("predictive", want - lag(want), keep + slack(keep), reason)
+        least = want - lag(want)
+        return Proposal("predictive", least, keep + slack(keep), reason, stride=min(least + STRIDE * want, cap / unit))
 
     def _later(self, outlook: Outlook, situation: Situation) -> float:
         """Middle of the forecast until a replica stopped now would have paid back its stop: above it, keep."""
@@ -188,7 +189,7 @@ def _bounds(situation: Situation) -> Bounds:
     return Bounds(
         least=settings.min_replicas,
         most=settings.max_replicas,
-        hold_s=settings.down.hold_s,
+        hold_s=usual_hold_s(settings.down, lead.p50_s),
         payback_s=settings.down.payback_s,
         lead_s=min(exp(lead.mu + 0.5 * lead.sigma**2), lead.p95_s),
         inertia_s=_inertia_s(situation),

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from autoscaler.sim.oracle import plan
+from autoscaler.sim.oracle import MeanOracle, plan
+from autoscaler.sim.policies.setting import Setting
+from autoscaler.sim.policy import Reading
 from autoscaler.sim.roster import Roster, SimReplica
 from autoscaler.sim.score import Score
 from autoscaler.sim.series import read_series, read_trace
 from autoscaler.sim.start_up import SCENARIOS, Scenario
 from autoscaler.sim.sweep import at_misses, search
-from autoscaler.sim.workload import load_of, load_of_trace, peak_of
+from autoscaler.sim.workload import Load, load_of, load_of_trace, peak_of
 from forecaster.errors import SeriesError
 
 
@@ -86,6 +88,22 @@ def test_the_oracle_bridges_lulls_that_are_shorter_than_a_start() -> None:
     needed = np.array([2] * 10 + [1] * 5 + [2] * 10)
     assert list(plan(needed, 60.0, 0.0)) == [2] * 25
     assert list(plan(needed, 30.0, 0.0)) == list(needed)
+
+
+def test_the_mean_oracle_knows_the_next_quarter_of_an_hour_and_nothing_else() -> None:
+    intensity = np.repeat([10.0, 10.0, 40.0, 20.0], 900)
+    load = Load(np.zeros(3600, np.int64), 900, 0.0, intensity, 40.0)
+    setting = Setting(10.0, 8.0, 16, 4, 3, SCENARIOS["warm"], load, 0.01)
+    one = MeanOracle(0.5, setting)
+    sizes = []
+    there = roster()
+    there.place(one.start, 0.0)
+    for now in (0.0, 900.0, 1800.0):
+        one.tick(Reading(now, 0, 0, None, None, None, None, 0.0, 0.0), there)
+        sizes.append(there.wanted)
+    # 10, 40 and 20 requests a second at half of what a replica serves; three replicas are all that may be.
+    assert sizes == [2, 3, 3]
+    assert MeanOracle(1.0, setting).start == 1
 
 
 def roster(scenario: Scenario = SCENARIOS["warm"]) -> Roster:
