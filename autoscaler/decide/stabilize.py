@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, inf
 
 from autoscaler.decide.recommender import Proposal
@@ -82,7 +82,10 @@ class Stabilizer:
         self._note(supply if silent else max(agreed.keep or 0.0, up.want), silent or agreed, now)
         want = max(0, ceil(up.want - _EDGE))
         if want > supply:
-            return self._up(max(want, floor(up.stride + 0.5)), up, supply, now)
+            further = floor(up.stride + 0.5)
+            if further > want:
+                up = replace(up, reason=f"{up.reason}; {further} rather than {want}, to save the next step")
+            return self._up(max(want, further), up, supply, now)
         size, source = self._agreed[0][1], self._agreed[0][2]
         least = ceil(size - _EDGE)
         if supply > self._settings.max_replicas and known:
