@@ -41,16 +41,16 @@ class Balancer:
         return next(one for one in await self.replicas() if one["url"] == server.url)
 
     async def until(
-        self, server: Server, holds: Callable[[dict[str, Any]], object], what: str, *, within_s: float = 15.0
+        self, server: Server, holds: Callable[[dict[str, Any]], object], what: str, *, within_s: float = 30.0
     ) -> dict[str, Any]:
-        """The replica as soon as that holds of it."""
+        """The replica as soon as that holds of it. Runtimes compute on the processor here, which is slow."""
         found: list[dict[str, Any]] = []
 
         async def look() -> object:
             found[:] = [await self.replica(server)]
             return holds(found[0])
 
-        await eventually(look, within_s=within_s, what=f"{server.name}: {what}")
+        await eventually(look, within_s=within_s, what=f"{server.name}: {what}", more=lambda: str(found))
         return found[0]
 
     async def until_up(self, *servers: Server, runtime: str | None = None) -> None:
