@@ -44,7 +44,7 @@ _SLACK, _SLACK_RATIO = 0.5, 0.06
 tick changes something where demand lies between two sizes. Demand scatters in proportion, so in a large pool half of a
 replica is nothing."""
 _LAG, _LAG_RATIO = 0.5, 0.05
-STRIDE = 0.11
+_STRIDE = 0.11
 """Share of the wish by which a pool that has to grow grows further, rounded to the nearest, so that a small pool takes
 one replica at a time: demand that rises goes on rising for a while, and the next step is saved."""
 
@@ -58,6 +58,11 @@ def lag(wish: float) -> float:
     """Replicas by which demand may exceed a size before the size changes; of a small pool that is a larger share, so it
     is bounded by a share too."""
     return min(_LAG, _LAG_RATIO * wish)
+
+
+def stride(wish: float) -> float:
+    """Where a pool that has to grow goes, to the nearest whole replica."""
+    return wish - lag(wish) + _STRIDE * wish
 
 
 class _Shadow:
@@ -90,7 +95,7 @@ class _Shadow:
         up = ceil(wish - lag(wish))
         down = max(ceil(peaks[0][1] + slack(peaks[0][1])), crowded)
         if up > want:
-            want = max(up, floor(wish - lag(wish) + STRIDE * wish + 0.5))
+            want = max(up, floor(stride(wish) + 0.5))
             self._raised_at = now
         elif down < want and now - self._lowered_at >= bounds.payback_s and now - self._raised_at >= bounds.settle_s:
             want = down

@@ -8,7 +8,7 @@ from math import exp, log, sqrt
 
 _QUIET_S = 1200.0
 """Memory of squared errors: restless hours come suddenly. On the series of `make bench-scaling` 20 min, 1 h and 4 h
-differ by at most 1 % in GPU-hours at equal misses, in this order."""
+differ by at most 2 % in GPU-hours at equal misses, in this order."""
 _CALM_S = 2 * 86_400.0
 """Memory of the usual level of errors, to which an hour's estimate is drawn."""
 _DRAWN = 0.25

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import exp
 from statistics import NormalDist
 
-from autoscaler.decide.contest import INERTIA, STRIDE, Bounds, Contest, lag, slack
+from autoscaler.decide.contest import INERTIA, Bounds, Contest, lag, slack, stride
 from autoscaler.decide.correction import Correction
 from autoscaler.decide.observation import Quality
 from autoscaler.decide.outlook import Outlook
@@ -108,8 +108,7 @@ class Predictive:
         if settings.min_replicas == 0 and rate <= 0.0 and keep < _IDLE:
             return Proposal("predictive", 0.0, 0.0, f"no requests now, and none expected by {name}")
         reason = f"{level:.3g}/s expected in {situation.lead.p95_s:.0f} s by {name}, now {rate:.3g}/s"
-        least = want - lag(want)
-        return Proposal("predictive", least, keep + slack(keep), reason, stride=min(least + STRIDE * want, cap / unit))
+        return Proposal("predictive", want - lag(want), keep + slack(keep), reason, min(stride(want), cap / unit))
 
     def _later(self, outlook: Outlook, situation: Situation) -> float:
         """Middle of the forecast until a replica stopped now would have paid back its stop: above it, keep."""

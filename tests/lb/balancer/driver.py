@@ -94,3 +94,17 @@ class Box:
 
 def settings(**sections: dict[str, object]) -> LbSettings:
     return LbSettings.model_validate(sections)
+
+
+def on(box: Box, name: str, **fields: object) -> Ticket:
+    """A request on the replica `name`."""
+    others = []
+    for _ in range(50):
+        ticket = box.routed(**fields)
+        assert ticket.replica is not None
+        if ticket.replica.id == name:
+            for other in others:
+                box.finish(other, Outcome.CLIENT_CLOSED)
+            return ticket
+        others.append(ticket)
+    raise AssertionError(f"nothing goes to {name}")
